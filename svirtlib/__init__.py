@@ -1,0 +1,42 @@
+"""svirtlib: know, and make sure, that SELinux keeps the virtual machines of a host apart.
+
+The names below are the stable part of the library: values for security contexts, their
+levels and ranges, and the errors that parsing them raises. They need no SELinux, no libvirt
+and no privileges.
+
+>>> from svirtlib import Level
+>>> Level.parse("s0:c520,c87").dominates(Level.parse("s0:c87"))
+True
+>>> str(Level.parse("s0:c3,c1,c2"))
+'s0:c1.c3'
+"""
+
+from __future__ import annotations
+
+from svirtlib.context import Context
+from svirtlib.errors import (
+    InvalidContextError,
+    InvalidLevelError,
+    InvalidRangeError,
+    LabelError,
+    LabelSpaceError,
+    SvirtError,
+)
+from svirtlib.mls import CategorySet, LabelSpace, Level, Range, Relation
+
+__all__ = [
+    "CategorySet",
+    "Context",
+    "InvalidContextError",
+    "InvalidLevelError",
+    "InvalidRangeError",
+    "LabelError",
+    "LabelSpace",
+    "LabelSpaceError",
+    "Level",
+    "Range",
+    "Relation",
+    "SvirtError",
+]
+
+__version__ = "0.1.0"
