@@ -1,0 +1,83 @@
+# Everything runs in .venv, which tools/setup makes ready, Debian packages included; it is
+# called each time and takes no time when nothing has changed.
+
+# The distribution's Python: the bindings of libvirt and SELinux exist for no other.
+PYTHON ?= /usr/bin/python3
+export PYTHON
+
+BIN := .venv/bin
+# Not "python -m pytest": that puts the checkout on the path, and cli/ would be importable
+# under a name that it does not have once installed.
+PYTEST := $(BIN)/pytest
+# More arguments for pytest: make test ARGS="-k level -x"
+ARGS :=
+# As part of a URI.
+space := $() $()
+HERE := $(subst $(space),%20,$(subst %,%25,$(CURDIR)))
+SHELL_SCRIPTS := .ci/run tools/setup tools/types
+PYTHON_FILES := svirtlib cli tests
+
+.PHONY: help demo test test-slow lint types bench coverage format wheel clean venv
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
+
+demo: ## show svirt-label at work on a made-up host and on made-up guests' XML
+	@tools/setup run
+	@printf '%s\n' \
+	    '== A host with planted faults, played by libvirt'\''s own test driver' \
+	    '   svirt-label check --exit-zero -c test://$(HERE)/svirtlib/demo/host.xml'
+	@$(BIN)/svirt-label check --exit-zero -c "test://$(HERE)/svirtlib/demo/host.xml"
+	@printf '%s\n' '' \
+	    '== What "virsh dumpxml" printed for running guests with dynamic labels' \
+	    '   svirt-label check --exit-zero --xml svirtlib/demo/dumpxml'
+	@$(BIN)/svirt-label check --exit-zero --xml svirtlib/demo/dumpxml
+
+test: ## run the tests that take seconds
+	@tools/setup test
+	$(PYTEST) -m "not slow and not vm and not bench" $(ARGS)
+
+test-slow: ## run the long tests, and all laws on more examples
+	@tools/setup slow
+	SVIRT_HYPOTHESIS=slow $(PYTEST) -m "slow or vm" $(ARGS)
+
+lint: ## check style, formatting, Python 3.9 and the shell scripts
+	@tools/setup lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/vermin --target=3.9- --violations --no-tips --quiet $(PYTHON_FILES)
+	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+
+types: ## check types, the CLI's included
+	@tools/setup lint
+	tools/types
+
+bench: ## measure
+	@tools/setup slow
+	@set -e; for script in tests/bench/bench_*.py; do \
+	    echo "== $$script"; $(BIN)/python "$$script"; done
+
+coverage: ## tell which lines the fast tests do not reach
+	@tools/setup lint
+	$(BIN)/coverage run $(PYTEST) -m "not slow and not vm and not bench" $(ARGS)
+	$(BIN)/coverage report
+
+format: ## bring all code into the common format
+	@tools/setup lint
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: ## build the wheel into dist/
+	@tools/setup test
+	@# setuptools would pack what an older build left there.
+	@rm -rf build/lib build/bdist.*
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove all that was built, the virtual environment too
+	rm -rf .venv build dist *.egg-info .coverage htmlcov
+	rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find svirtlib cli tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+venv:
+	@tools/setup test

@@ -1,0 +1,62 @@
+"""How the tests run: what skips, when a skip is a failure, how hard hypothesis tries."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+import pytest
+from needs import require as _require
+
+STRICT = os.environ.get("SVIRT_TEST_STRICT") == "1"
+HYPOTHESIS_PROFILE = os.environ.get("SVIRT_HYPOTHESIS", "fast")
+
+# Examples stay random, so that every run looks at new ones; what fails is printed as a blob
+# that repeats it anywhere. No deadline and no complaint about slowness: the tests share
+# their machine.
+_COMMON = {
+    "deadline": None,
+    "print_blob": True,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("fast", max_examples=100, **_COMMON)
+hypothesis.settings.register_profile("slow", max_examples=2000, **_COMMON)
+hypothesis.settings.load_profile(HYPOTHESIS_PROFILE)
+
+
+@pytest.fixture
+def require():
+    """Skip the test, with a reason, unless a condition holds (see support/needs.py)."""
+    return _require
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Under the slow profile every hypothesis test is a slow one, so that it runs at all."""
+    if HYPOTHESIS_PROFILE == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("root"):
+        _require(os.geteuid() == 0, "needs root")
+
+
+def _refuse_skip(report):
+    """Turn a skip into a failure: under SVIRT_TEST_STRICT everything must really run."""
+    if STRICT and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        report.outcome = "failed"
+        report.longrepr = f"skipped, and SVIRT_TEST_STRICT=1 allows no skip: {reason}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport():
+    _refuse_skip((yield).get_result())
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report():
+    _refuse_skip((yield).get_result())
