@@ -14,7 +14,7 @@ from typing import Optional
 from attr import evolve, frozen
 
 from svirtlib.errors import InvalidContextError, InvalidRangeError
-from svirtlib.mls import DEFAULT_SPACE, LabelSpace, Level, Range
+from svirtlib.mls import DEFAULT_SPACE, MAX_TEXT, TOO_LONG, LabelSpace, Level, Range
 
 __all__ = ["Context"]
 
@@ -51,6 +51,8 @@ class Context:
         Raises:
             InvalidContextError: *text* is no context; its ``span`` tells which part.
         """
+        if len(text) > MAX_TEXT:
+            raise InvalidContextError(text, TOO_LONG)
         parts = text.split(":", 3)
         if len(parts) < 3:
             raise InvalidContextError(text, "a context is user:role:type:range")

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, SupportsIndex, Union
 
 from svirtlib.errors import InvalidLevelError, InvalidRangeError, LabelSpaceError
 
 __all__ = [
     "DEFAULT_SPACE",
     "MAX_TEXT",
+    "TOO_LONG",
     "CategorySet",
     "LabelSpace",
     "Level",
@@ -36,6 +37,8 @@ __all__ = [
 #: Longest text, in characters, that is looked at. An extended attribute holds 64 KiB and
 #: every other way into the kernel one page, so that no label is longer.
 MAX_TEXT = 65536
+#: The reason that is given for refusing a longer one.
+TOO_LONG = f"longer than any label can be ({MAX_TEXT} characters)"
 
 _Names = Union[str, Sequence[str]]
 _Choice = Callable[[int, int], int]
@@ -59,7 +62,9 @@ class LabelSpace:
     it (policy ``level`` statement); a sensitivity that is not in it may use all.
 
     Raises:
-        LabelSpaceError: a name is empty, declared twice, or unknown in *allowed*.
+        LabelSpaceError: a name is declared twice, unknown in *allowed*, or not made of
+            letters, digits and underscores. Policy compilers also take a hyphen, but the
+            kernel then finds the name in no label, for it splits ranges there.
     """
 
     __slots__ = (
@@ -80,15 +85,17 @@ class LabelSpace:
         allowed: Optional[Mapping[str, Iterable[str]]] = None,
     ) -> None:
         self._sensitivity_names, self._sensitivities = _index("sensitivity", sensitivities)
-        self._category_names, self._categories = _index("category", categories)
-        self._bits = tuple(1 << index for index in range(len(self._category_names)))
+        self._category_names, places = _index("category", categories)
+        self._bits = tuple(1 << place for place in range(len(self._category_names)))
+        #: Every name and alias with its bit; bits compare as the places that they stand for.
+        self._categories = {name: self._bits[place] for name, place in places.items()}
         everything = (1 << len(self._category_names)) - 1
         masks = [everything] * len(self._sensitivity_names)
         for name, usable in (allowed or {}).items():
             try:
                 mask = 0
                 for category in usable:
-                    mask |= self._bits[self._categories[category]]
+                    mask |= self._categories[category]
                 masks[self._sensitivities[name]] = mask
             except KeyError as error:
                 raise LabelSpaceError(
@@ -134,6 +141,10 @@ class LabelSpace:
     def __hash__(self) -> int:
         return hash(self._key)
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> Union[str, tuple[Any, ...]]:
+        # By name, lest each pickle hold a thousand names and each copy be another space.
+        return "DEFAULT_SPACE" if self is DEFAULT_SPACE else super().__reduce_ex__(protocol)
+
     def __repr__(self) -> str:
         return (
             f"<LabelSpace of {len(self._sensitivity_names)} sensitivities "
@@ -148,8 +159,10 @@ def _index(kind: str, entries: Sequence[_Names]) -> tuple[tuple[str, ...], dict[
     for place, entry in enumerate(entries):
         aliases = (entry,) if isinstance(entry, str) else tuple(entry)
         for name in aliases:
-            if not name or name in places:
-                raise LabelSpaceError(f"{kind} name {name!r} is empty or declared twice")
+            if not (name.isascii() and name.isidentifier()):
+                raise LabelSpaceError(f"{kind} name {_show(name)} can not stand in a label")
+            if name in places:
+                raise LabelSpaceError(f"{kind} name {name!r} is declared twice")
             places[name] = place
         if not aliases:
             raise LabelSpaceError(f"{kind} number {place} has no name")
@@ -164,21 +177,29 @@ DEFAULT_SPACE = LabelSpace.numbered()
 class CategorySet(Set[int]):
     """An immutable set of categories, each told by its place in the policy (c87 is 87).
 
-    It is a :class:`collections.abc.Set`: ``<=`` is inclusion, ``|`` and ``&`` work, and it
-    equals a frozenset of the same numbers. Its text is that of a level after the colon; the
-    empty set's text is empty.
+    It is a :class:`collections.abc.Set`: ``<=`` is inclusion, ``| & - ^`` give category sets
+    of the same policy, and it equals a frozenset of the same numbers. Its text is that of a
+    level after the colon; the empty set's text is empty.
+
+    Raises:
+        LabelSpaceError: a number that *space* does not have, or sets of different policies.
     """
 
     __slots__ = ("_mask", "_space")
 
+    _mask: int
+    _space: LabelSpace
+
     def __init__(self, categories: Iterable[int] = (), space: LabelSpace = DEFAULT_SPACE) -> None:
-        mask = 0
-        for category in categories:
-            if not 0 <= category < len(space._bits):
-                raise LabelSpaceError(
-                    f"no category number {category}: the policy has 0 to {len(space._bits) - 1}"
-                )
-            mask |= space._bits[category]
+        if isinstance(categories, CategorySet):
+            _same_space(categories._space, space)
+            mask = categories._mask
+        else:
+            mask = 0
+            for category in categories:
+                if not 0 <= category < len(space._bits):
+                    raise LabelSpaceError(_no_number("category", category, space._bits))
+                mask |= space._bits[category]
         self._mask = mask
         self._space = space
 
@@ -189,6 +210,8 @@ class CategorySet(Set[int]):
         Raises:
             InvalidLevelError: *text* is no category set of *space*.
         """
+        if len(text) > MAX_TEXT:
+            raise InvalidLevelError(text, TOO_LONG)
         return cls._of(_parse_categories(text, text, 0, space) if text else 0, space)
 
     @classmethod
@@ -232,19 +255,34 @@ class CategorySet(Set[int]):
     def __reduce__(self) -> tuple[object, ...]:
         return (_category_set, (self._mask, self._space))
 
-    # collections.abc.Set builds the results of its operators through this; they stay in the
-    # space of the left operand only if it is told so, hence the two explicit operators.
+    # The operators inherited from collections.abc.Set would drop the space.
     def __and__(self, other: object) -> CategorySet:
-        if not isinstance(other, CategorySet):
-            return NotImplemented
-        _same_space(self._space, other._space)
-        return CategorySet._of(self._mask & other._mask, self._space)
+        mask = self._operand(other)
+        return NotImplemented if mask is None else self._of(self._mask & mask, self._space)
 
     def __or__(self, other: object) -> CategorySet:
-        if not isinstance(other, CategorySet):
-            return NotImplemented
-        _same_space(self._space, other._space)
-        return CategorySet._of(self._mask | other._mask, self._space)
+        mask = self._operand(other)
+        return NotImplemented if mask is None else self._of(self._mask | mask, self._space)
+
+    def __xor__(self, other: object) -> CategorySet:
+        mask = self._operand(other)
+        return NotImplemented if mask is None else self._of(self._mask ^ mask, self._space)
+
+    def __sub__(self, other: object) -> CategorySet:
+        mask = self._operand(other)
+        return NotImplemented if mask is None else self._of(self._mask & ~mask, self._space)
+
+    def __rsub__(self, other: object) -> CategorySet:
+        mask = self._operand(other)
+        return NotImplemented if mask is None else self._of(mask & ~self._mask, self._space)
+
+    __rand__ = __and__
+    __ror__ = __or__
+    __rxor__ = __xor__
+
+    def _operand(self, other: object) -> Optional[int]:
+        """Return the mask of another set of this space, or None if *other* is no set."""
+        return CategorySet(other, self._space)._mask if isinstance(other, Set) else None
 
 
 def _category_set(mask: int, space: LabelSpace) -> CategorySet:
@@ -280,10 +318,7 @@ class Level:
                 does not allow with the sensitivity.
         """
         if not 0 <= sensitivity < len(space._sensitivity_names):
-            raise LabelSpaceError(
-                f"no sensitivity number {sensitivity}: the policy has 0 to "
-                f"{len(space._sensitivity_names) - 1}"
-            )
+            raise LabelSpaceError(_no_number("sensitivity", sensitivity, space._sensitivity_names))
         mask = CategorySet(categories, space)._mask
         if mask & ~space._allowed[sensitivity]:
             raise LabelSpaceError(
@@ -303,6 +338,8 @@ class Level:
         Raises:
             InvalidLevelError: *text* is no level of *space*; its ``span`` tells which part.
         """
+        if len(text) > MAX_TEXT:
+            raise InvalidLevelError(text, TOO_LONG)
         self = object.__new__(cls)
         self._space = space
         self._text = None
@@ -319,7 +356,7 @@ class Level:
         low = space._categories.get(first)
         high = space._categories.get(second)
         if low is not None and high is not None and space._plain:
-            self._mask = space._bits[low] | space._bits[high]
+            self._mask = low | high
             if low < high:
                 self._text = text
             elif low > high:
@@ -327,9 +364,7 @@ class Level:
             return self
         mask = _parse_categories(text, catset, len(sensitivity_text) + 1, space)
         if mask & ~space._allowed[sensitivity]:
-            refused = _format_categories(
-                mask & ~space._allowed[sensitivity], space._category_names
-            )
+            refused = _format_categories(mask & ~space._allowed[sensitivity], space._category_names)
             raise InvalidLevelError(
                 text,
                 f"the policy does not allow categories {refused} with sensitivity "
@@ -402,8 +437,7 @@ class Level:
         """Return the highest level that both dominate (greatest lower bound).
 
         Raises:
-            LabelSpaceError: the levels are of different policies, or their policy does not
-                allow the common categories with the lower sensitivity.
+            LabelSpaceError: the levels are of different policies.
         """
         return self._combine(other, min, self._mask & other._mask)
 
@@ -477,7 +511,7 @@ class Range:
             InvalidRangeError: *text* is no range of *space*; its ``span`` tells which part.
         """
         if len(text) > MAX_TEXT:
-            raise InvalidRangeError(text, f"longer than any label can be ({MAX_TEXT} characters)")
+            raise InvalidRangeError(text, TOO_LONG)
         low_text, dash, high_text = text.partition("-")
         self = object.__new__(cls)
         try:
@@ -546,7 +580,11 @@ class Range:
 
 def _same_space(one: LabelSpace, other: LabelSpace) -> None:
     if one is not other and one != other:
-        raise LabelSpaceError("levels of different policies can not be compared")
+        raise LabelSpaceError("values of different policies can be neither compared nor combined")
+
+
+def _no_number(kind: str, number: int, known: Sequence[object]) -> str:
+    return f"no {kind} number {number}: the policy has {len(known)}, counted from 0"
 
 
 def _not_dominating(low: Level, high: Level) -> str:
@@ -554,8 +592,6 @@ def _not_dominating(low: Level, high: Level) -> str:
 
 
 def _no_sensitivity(text: str, name: str, space: LabelSpace) -> InvalidLevelError:
-    if len(text) > MAX_TEXT:
-        return InvalidLevelError(text, f"longer than any label can be ({MAX_TEXT} characters)")
     if not text:
         return InvalidLevelError(text, "a level is missing", (0, 0))
     names = space._sensitivity_names
@@ -579,69 +615,53 @@ def _parse_categories(text: str, catset: str, offset: int, space: LabelSpace) ->
     Raises:
         InvalidLevelError: *catset* is no category set of *space*.
     """
-    if len(text) > MAX_TEXT:
-        raise InvalidLevelError(text, f"longer than any label can be ({MAX_TEXT} characters)")
-    places = space._categories
-    bits = space._bits
+    bits = space._categories
     mask = 0
-    start = 0
-    # Found one by one, not split at once: absurd text is refused at its first bad item.
-    while True:
-        end = catset.find(",", start)
-        item = catset[start:] if end < 0 else catset[start:end]
-        place = places.get(item)
-        if place is not None:
-            mask |= bits[place]
-        else:
-            first, dot, last = item.partition(".")
-            low = places.get(first)
-            high = places.get(last)
-            if low is None or high is None:
-                raise _no_category(text, item, offset + start, bool(dot), space)
-            if high <= low:
-                raise InvalidLevelError(
-                    text,
-                    f"a run of categories must ascend ({last} does not stand above {first})",
-                    (offset + start, offset + start + len(item)),
-                )
-            mask |= bits[high] * 2 - bits[low]
-        if end < 0:
-            return mask
-        start = end + 1
+    items = catset.split(",")
+    for item in items:
+        bit = bits.get(item)
+        if bit is None:
+            first, _, last = item.partition(".")
+            low = bits.get(first)
+            high = bits.get(last)
+            if low is None or high is None or high <= low:
+                # An equal item before this one would have been refused in its stead.
+                start = offset + sum(len(earlier) + 1 for earlier in items[: items.index(item)])
+                raise InvalidLevelError(text, _why_no_item(item, space), (start, start + len(item)))
+            bit = high * 2 - low
+        mask |= bit
+    return mask
 
 
-def _no_category(
-    text: str, item: str, offset: int, run: bool, space: LabelSpace
-) -> InvalidLevelError:
-    names = space._category_names
-    span = (offset, offset + len(item))
+def _why_no_item(item: str, space: LabelSpace) -> str:
+    """Say what is wrong with one item of a category set."""
     if not item:
-        return InvalidLevelError(text, "a category is missing", span)
+        return "a category is missing"
     if any(character.isspace() for character in item):
-        return InvalidLevelError(text, "white space", span)
-    unknown = item
-    if run:
-        first, _, last = item.partition(".")
-        unknown = last if first in space._categories else first
-        if not unknown:
-            return InvalidLevelError(text, "a run of categories lacks an end", span)
+        return "white space"
+    first, dot, last = item.partition(".")
+    if dot and not (first and last):
+        return "a run of categories lacks an end"
+    if first in space._categories and last in space._categories:
+        return f"a run of categories must ascend ({last} does not stand above {first})"
+    unknown = last if first in space._categories else first
+    names = space._category_names
     known = f"the policy has {names[0]} to {names[-1]}" if names else "the policy has none"
-    return InvalidLevelError(text, f"unknown category {_show(unknown)} ({known})", span)
+    return f"unknown category {_show(unknown)} ({known})"
 
 
 def _format_categories(mask: int, names: Sequence[str]) -> str:
     """Return the canonical text of a mask; see the module's docstring for the rule."""
-    bits = bin(mask)[:1:-1]
     items = []
-    start = bits.find("1")
-    while start >= 0:
-        end = bits.find("0", start)
-        if end < 0:
-            end = len(bits)
+    while mask:
+        # The highest run: bits start to end - 1.
+        end = mask.bit_length()
+        start = (mask ^ ((1 << end) - 1)).bit_length()
         if end - start == 1:
             items.append(names[start])
         else:
             mark = "," if end - start == 2 else "."
             items.append(f"{names[start]}{mark}{names[end - 1]}")
-        start = bits.find("1", end)
+        mask &= (1 << start) - 1
+    items.reverse()
     return ",".join(items)
