@@ -1,0 +1,9 @@
+"""Run ``svirt-label`` as ``python -m svirtlib.cli``."""
+
+from __future__ import annotations
+
+import sys
+
+from svirtlib.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,332 @@
+"""One short function per verb: call the library, format, write, return the exit status."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import Callable, Optional, Union
+
+from svirtlib import Context, Level, Range
+from svirtlib.cli.exitcodes import ExitCode
+from svirtlib.findings import Report, Severity
+from svirtlib.guests import Guest, Inventory
+from svirtlib.mls import DEFAULT_SPACE
+
+__all__ = ["COMMANDS"]
+
+
+def check(options: argparse.Namespace) -> int:
+    """Take the inventory, apply the rules, report."""
+    from svirtlib.checks import ALL_CHECKS, cut, run_checks, select_checks
+
+    if options.list_rules:
+        rows = [(rule.ident, rule.severity.label, rule.summary) for rule in ALL_CHECKS]
+        return _write_rows(options, ("rule", "severity", "summary"), rows, "rules")
+    checks = select_checks(options.only)
+    ignore = []
+    for text in options.ignore:
+        rule, _, guest = text.partition("=")
+        select_checks([rule])
+        ignore.append((rule, guest))
+    report = run_checks(
+        _inventory(options), checks, guests=options.guests, ignore=ignore
+    )
+    if options.format == "json":
+        from svirtlib.formats.json_report import format_report
+
+        _write(options, format_report(cut(report, options.max_subjects)))
+    else:
+        from svirtlib.formats import table
+
+        color = _color(options)
+        _write(
+            options,
+            table.format_report(report, width=_width(), color=color, verbose=options.verbose),
+        )
+    return _status(report, options.fail_on, exit_zero=options.exit_zero)
+
+
+def list_labels(options: argparse.Namespace) -> int:
+    """List the labels in use."""
+    inventory = _inventory(options)
+    if options.format == "json":
+        return _write_guests(options, inventory, inventory.guests)
+    rows = [
+        (
+            guest.name,
+            "running" if guest.running else "shut off",
+            _pid(guest),
+            _context(guest) or "-",
+            _learnt(guest),
+        )
+        for guest in inventory.guests
+    ]
+    headings = ("guest", "state", "pid", "context", "learnt from")
+    _write_rows(options, headings, rows, "guests")
+    return _incomplete(inventory)
+
+
+def show(options: argparse.Namespace) -> int:
+    """Show one guest with its images."""
+    from svirtlib.checks import find_guests
+
+    inventory = _inventory(options)
+    guests = find_guests(inventory, options.guest)
+    if options.format == "json":
+        return _write_guests(options, inventory, guests)
+    labels = {label.path: label for label in inventory.files}
+    for guest in guests:
+        seclabel = guest.seclabel
+        rows = [
+            ("guest", guest.name),
+            ("uuid", guest.uuid or "-"),
+            ("state", "running" if guest.running else "shut off"),
+            ("seclabel", "none stated" if seclabel is None else seclabel.type.value),
+            ("pid", _pid(guest)),
+            ("context", _context(guest) or "-"),
+            ("learnt from", _learnt(guest)),
+        ]
+        for image in guest.images:
+            label = labels.get(image.path or "")
+            context = "not looked at" if label is None else label.context or "no label"
+            rows.append(
+                (image.target or image.use.value, f"{image.name} ({image.mode.value}): {context}")
+            )
+        _write_rows(options, ("what", "value"), rows, "guest")
+    return _incomplete(inventory)
+
+
+def export(options: argparse.Namespace) -> int:
+    """Write the inventory as a snapshot."""
+    from svirtlib.snapshot import dump_snapshot
+
+    inventory = _inventory(options)
+    _write(options, dump_snapshot(inventory))
+    return _incomplete(inventory)
+
+
+def explain(options: argparse.Namespace) -> int:
+    """Explain one label or compare two."""
+    label = _label(options.label)
+    facts: dict[str, object] = {
+        "input": options.label,
+        "canonical": str(label),
+        "kind": type(label).__name__.lower(),
+    }
+    lines = [("canonical", str(label)), ("kind", type(label).__name__.lower())]
+    level = _high(label)
+    if isinstance(label, Context):
+        lines += [("user", label.user), ("role", label.role), ("type", label.type)]
+    if level is not None:
+        lines.append(("sensitivity", level.space.sensitivities[level.sensitivity]))
+        lines.append(("categories", f"{len(level.categories)}: {level.categories or 'none'}"))
+        lines.append(("use", _use_of(level)))
+    if options.other is not None:
+        other = _label(options.other)
+        other_level = _high(other)
+        if level is None or other_level is None:
+            from svirtlib.errors import SelectionError
+
+            raise SelectionError("a context without a range has no level to compare")
+        relation = level.relation_to(other_level)
+        facts.update(
+            other=str(other),
+            relation=relation.value,
+            join=str(level.join(other_level)),
+            meet=str(level.meet(other_level)),
+        )
+        lines += [
+            ("compared with", str(other)),
+            ("relation", relation.value),
+            ("join", str(facts["join"])),
+            ("meet", str(facts["meet"])),
+        ]
+    if options.format == "json":
+        _write(options, json.dumps(facts, indent=2) + "\n")
+        return ExitCode.OK
+    return _write_rows(options, ("label", options.label), lines, "label")
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "check": check,
+    "list": list_labels,
+    "show": show,
+    "export": export,
+    "explain": explain,
+}
+
+
+def _inventory(options: argparse.Namespace) -> Inventory:
+    from svirtlib.backends import host, output
+    from svirtlib.errors import SelectionError
+
+    if options.snapshot is not None:
+        from svirtlib.snapshot import MAX_BYTES, load_snapshot
+
+        if options.files or options.processes:
+            raise SelectionError("a snapshot holds all there is; leave out --files, --processes")
+        return load_snapshot(output.read_file(options.snapshot, MAX_BYTES), options.snapshot)
+    progress = _Progress() if _wants_progress(options) else None
+    if options.xml:
+        return host.read_documents(
+            options.xml,
+            files=bool(options.files),
+            processes=bool(options.processes),
+            progress=progress,
+        )
+    return host.read_host(
+        options.connect,
+        files=options.files,
+        processes=options.processes,
+        timeout=options.timeout,
+        progress=progress,
+    )
+
+
+class _Progress:
+    """Shows on a terminal how far the reading has come, for hosts with many guests."""
+
+    _FROM = 50
+
+    def __call__(self, done: int, total: int) -> None:
+        if total < self._FROM:
+            return
+        if done == total:
+            sys.stderr.write("\r\033[K")
+        elif done % max(1, total // 100) == 0:
+            sys.stderr.write(f"\rreading guests: {done} of {total}")
+        sys.stderr.flush()
+
+
+def _wants_progress(options: argparse.Namespace) -> bool:
+    return not options.quiet and sys.stderr.isatty()
+
+
+def _status(report: Report, fail_on: Severity, *, exit_zero: bool) -> int:
+    if report.worst is not None and report.worst >= fail_on and not exit_zero:
+        return ExitCode.FINDINGS
+    # Even --exit-zero does not make a guest judged that was not.
+    return ExitCode.OK if report.complete else ExitCode.INCOMPLETE
+
+
+def _incomplete(inventory: Inventory) -> int:
+    for entry in inventory.unreadable:
+        from svirtlib.formats.plain import printable
+
+        sys.stderr.write(f"svirt-label: not read: {printable(f'{entry.what}: {entry.reason}')}\n")
+    return ExitCode.INCOMPLETE if inventory.unreadable else ExitCode.OK
+
+
+def _write(options: argparse.Namespace, text: str) -> None:
+    if options.output is None or options.output == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    else:
+        from svirtlib.backends.output import write_file
+
+        write_file(options.output, text)
+
+
+def _write_rows(
+    options: argparse.Namespace,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    name: str,
+) -> int:
+    if options.format == "json":
+        listed = [dict(zip(headings, row)) for row in rows]
+        _write(options, json.dumps({name: listed}, indent=2) + "\n")
+    else:
+        from svirtlib.formats.table import format_rows
+
+        _write(options, format_rows(headings, rows, width=_width(), color=_color(options)))
+    return ExitCode.OK
+
+
+def _write_guests(
+    options: argparse.Namespace, inventory: Inventory, guests: Sequence[Guest]
+) -> int:
+    labels = {label.path: label for label in inventory.files}
+    document = {
+        "schema": "svirt-label/list/1",
+        "guests": [
+            {
+                "name": guest.name,
+                "uuid": guest.uuid,
+                "running": guest.running,
+                "pid": None if guest.process is None else guest.process.pid,
+                "context": _context(guest),
+                "learnt_from": _learnt(guest),
+                "images": [
+                    {
+                        "name": image.name,
+                        "path": image.path,
+                        "target": image.target,
+                        "mode": image.mode.value,
+                        "context": label.context if label else None,
+                    }
+                    for image in guest.images
+                    for label in [labels.get(image.path or "")]
+                ],
+            }
+            for guest in guests
+        ],
+    }
+    _write(options, json.dumps(document, indent=2) + "\n")
+    return _incomplete(inventory)
+
+
+def _context(guest: Guest) -> Optional[str]:
+    if guest.process is not None:
+        return guest.process.context
+    return None if guest.seclabel is None else guest.seclabel.label
+
+
+def _learnt(guest: Guest) -> str:
+    return guest.source if guest.process is None else guest.process.source
+
+
+def _pid(guest: Guest) -> str:
+    return "-" if guest.process is None or guest.process.pid is None else str(guest.process.pid)
+
+
+def _label(text: str) -> Union[Level, Range, Context]:
+    """Parse a label of any kind: what starts with a sensitivity is no context."""
+    start = text.partition(":")[0].partition("-")[0]
+    if start not in DEFAULT_SPACE.sensitivities and text.count(":") > 1:
+        return Context.parse(text)
+    return Range.parse(text) if "-" in text else Level.parse(text)
+
+
+def _high(label: Union[Level, Range, Context]) -> Optional[Level]:
+    if isinstance(label, Context):
+        return label.level
+    return label.high if isinstance(label, Range) else label
+
+
+def _use_of(level: Level) -> str:
+    count = len(level.categories)
+    if count == 0:
+        return "no categories: every guest reaches an image with this level"
+    if count == 1:
+        return "one category: every guest that has it among its own reaches an image with it"
+    if count == 2:
+        return "two categories: what libvirt gives each dynamic guest"
+    return f"{count} categories: a guest with it reaches every image whose categories are among them"
+
+
+def _color(options: argparse.Namespace) -> bool:
+    if options.color != "auto":
+        return bool(options.color == "always")
+    if options.output not in (None, "-"):
+        return False
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return sys.stdout.isatty() and not plain
+
+
+def _width() -> int:
+    return shutil.get_terminal_size((100, 24)).columns

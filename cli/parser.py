@@ -1,0 +1,252 @@
+"""The command line's grammar: options, verbs and their help."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import svirtlib
+from svirtlib.findings import Severity
+
+__all__ = ["FORMATS", "make_parser"]
+
+#: The formats that each verb can write.
+FORMATS = {
+    "check": ("table", "json"),
+    "list": ("table", "json"),
+    "show": ("table", "json"),
+    "explain": ("table", "json"),
+    "export": ("json",),
+}
+
+_EXIT_CODES = """\
+exit status:
+  0  done, clean, complete
+  1  findings at or over --fail-on
+  2  usage error, or an input that is not what the verb takes
+  3  incomplete: something could not be read or decided
+  4  nothing could be checked: no libvirt, no permission, no bindings
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``svirt-label``; general options stand before or after the verb."""
+    parser = argparse.ArgumentParser(
+        prog="svirt-label",
+        description="Tell whether SELinux keeps the virtual machines of a host apart.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {svirtlib.__version__}")
+    _general_options(parser, default=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    _check(verbs)
+    _list(verbs)
+    _show(verbs)
+    _export(verbs)
+    _explain(verbs)
+    return parser
+
+
+def _general_options(parser: argparse.ArgumentParser, *, default: bool) -> None:
+    """Add the options of all verbs.
+
+    They are added to the program and to each verb. A verb's have no default, or it would
+    overwrite what stood before the verb.
+    """
+
+    def unless_given(value: object) -> Any:
+        return value if default else argparse.SUPPRESS
+
+    group = parser.add_argument_group("general options")
+    group.add_argument(
+        "-c",
+        "--connect",
+        metavar="URI",
+        default=unless_given(None),
+        help="libvirt connection (default: LIBVIRT_DEFAULT_URI, else libvirt's own choice)",
+    )
+    group.add_argument(
+        "--format",
+        metavar="FORMAT",
+        choices=sorted({name for names in FORMATS.values() for name in names}),
+        default=unless_given(None),
+        help="table (default) or json",
+    )
+    group.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        default=unless_given(None),
+        help="write the result to FILE, whole or not at all",
+    )
+    group.add_argument(
+        "--color",
+        choices=("auto", "always", "never"),
+        default=unless_given("auto"),
+        help="colour the table (auto: on a terminal, unless NO_COLOR is set)",
+    )
+    group.add_argument(
+        "-q", "--quiet", action="store_true", default=unless_given(False), help="no progress"
+    )
+    group.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        default=unless_given(False),
+        help="show the evidence of findings, and what was passed over",
+    )
+    group.add_argument(
+        "--debug",
+        action="store_true",
+        default=unless_given(False),
+        help="show the traceback of an error",
+    )
+
+
+def _verb(verbs: Any, name: str, summary: str, description: str = "") -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name,
+        help=summary,
+        description=description or f"{summary[0].upper()}{summary[1:]}.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    _general_options(parser, default=False)
+    return parser
+
+
+def _sources(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to look at")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
+        "--xml",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        help="files or folders of 'virsh dumpxml' output instead of libvirt; - is standard input",
+    )
+    source.add_argument(
+        "--snapshot", metavar="FILE", help="a file that 'svirt-label export' wrote"
+    )
+    group.add_argument(
+        "--files",
+        action=argparse.BooleanOptionalAction,
+        help="look at the labels of images (default: for a local libvirt)",
+    )
+    group.add_argument(
+        "--processes",
+        action=argparse.BooleanOptionalAction,
+        help="look at the contexts of QEMU processes (default: for a local libvirt)",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        help="give libvirt up after so long without an answer (default: 30)",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
+    return seconds
+
+
+def _count(text: str) -> int:
+    try:
+        count = int(text)
+    except ValueError:
+        count = -1
+    if count < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return count
+
+
+def _severity(text: str) -> Severity:
+    try:
+        return Severity.parse(text)
+    except ValueError:
+        names = ", ".join(severity.label for severity in sorted(Severity, reverse=True))
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {names}") from None
+
+
+def _check(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "check",
+        "report which guests are not kept apart, why, and what to do",
+        "Take the inventory of a host, or of documents from it, and apply every rule.",
+    )
+    parser.add_argument(
+        "guests", metavar="GUEST", nargs="*", help="report on these alone (name or UUID)"
+    )
+    _sources(parser)
+    group = parser.add_argument_group("rules")
+    group.add_argument(
+        "--fail-on",
+        metavar="SEVERITY",
+        type=_severity,
+        default=Severity.MEDIUM,
+        help="exit with 1 for findings from this severity on: critical, high, medium (default), "
+        "low, info",
+    )
+    group.add_argument(
+        "--only", metavar="RULE", action="append", default=[], help="apply this rule alone"
+    )
+    group.add_argument(
+        "--ignore",
+        metavar="RULE[=GUEST]",
+        action="append",
+        default=[],
+        help="leave out a rule's findings, or those about one guest; they are counted",
+    )
+    group.add_argument(
+        "--max-subjects",
+        metavar="N",
+        type=_count,
+        default=10_000,
+        help="name at most N reached guests a finding (default: 10000)",
+    )
+    group.add_argument(
+        "--exit-zero", action="store_true", help="exit with 0 whatever the findings are"
+    )
+    group.add_argument("--list-rules", action="store_true", help="list the rules and exit")
+
+
+def _list(verbs: Any) -> None:
+    parser = _verb(verbs, "list", "list the labels in use")
+    _sources(parser)
+
+
+def _show(verbs: Any) -> None:
+    parser = _verb(verbs, "show", "show the labels of one guest, with its images")
+    parser.add_argument("guest", metavar="GUEST", help="name or UUID")
+    _sources(parser)
+
+
+def _export(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "export",
+        "write the inventory as one JSON document",
+        "Write the inventory as one JSON document, for 'check --snapshot' on another machine.",
+    )
+    _sources(parser)
+
+
+def _explain(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "explain",
+        "explain a label, or how two labels stand to each other",
+        "Explain a level, a range or a context; of two, tell which dominates the other.",
+    )
+    parser.add_argument("label", metavar="LABEL", help="for example s0:c1,c2")
+    parser.add_argument("other", metavar="LABEL", nargs="?", help="a second label to compare")

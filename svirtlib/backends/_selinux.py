@@ -1,0 +1,94 @@
+"""What libselinux knows of this host: the mode, the policy, and libvirt's context files."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Optional
+
+from attr import evolve
+
+from svirtlib.guests import Host, Mode, Unreadable
+
+__all__ = ["host_facts", "mode_of_host"]
+
+
+def _bindings() -> Optional[ModuleType]:
+    try:
+        import selinux
+    except ImportError:
+        return None
+    # PyPI's "selinux" is a stand-in without any function of use; the distribution's has all.
+    return selinux if hasattr(selinux, "selabel_open") else None
+
+
+def host_facts(host: Host) -> tuple[Host, list[Unreadable]]:
+    """Return *host* with what libselinux says of the machine that this process runs on."""
+    selinux = _bindings()
+    if selinux is None:
+        return host, [
+            Unreadable(
+                "SELinux mode",
+                "the libselinux bindings of the distribution are missing; install "
+                "python3-selinux (Debian) or python3-libselinux (Fedora)",
+            )
+        ]
+    unreadable: list[Unreadable] = []
+    mode = _mode(selinux, unreadable)
+    policy = None
+    if mode is not Mode.DISABLED:
+        code, name = selinux.selinux_getpolicytype()
+        policy = name if code == 0 else None
+    lines = _lines(selinux.selinux_virtual_image_context_path())
+    return (
+        evolve(
+            host,
+            mode=mode,
+            policy=policy,
+            image_context=lines[0] if lines else host.image_context,
+            content_context=lines[1] if len(lines) > 1 else host.content_context,
+        ),
+        unreadable,
+    )
+
+
+def mode_of_host() -> Optional[Mode]:
+    """Return what SELinux does on this machine, or None where that cannot be told."""
+    selinux = _bindings()
+    return None if selinux is None else _mode(selinux, [])
+
+
+def _mode(selinux: ModuleType, unreadable: list[Unreadable]) -> Optional[Mode]:
+    if selinux.is_selinux_enabled() != 1:
+        if _kernel_has_selinux():
+            unreadable.append(
+                Unreadable(
+                    "SELinux mode",
+                    "the kernel runs SELinux, but selinuxfs is not mounted here (a container?); "
+                    "run on the host itself",
+                )
+            )
+            return None
+        return Mode.DISABLED
+    try:
+        return Mode.ENFORCING if selinux.security_getenforce() == 1 else Mode.PERMISSIVE
+    except OSError as error:
+        unreadable.append(Unreadable("SELinux mode", f"the kernel does not tell it: {error}"))
+        return None
+
+
+def _kernel_has_selinux() -> bool:
+    """Tell whether SELinux was enabled at boot: only then its file system is registered."""
+    try:
+        with open("/proc/filesystems", encoding="ascii") as stream:
+            return any(line.split()[-1:] == ["selinuxfs"] for line in stream)
+    except OSError:
+        return False
+
+
+def _lines(path: str) -> list[str]:
+    """Return a context file's lines as libvirt reads them: split at newlines, not trimmed."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return [line for line in stream.read(2048).split("\n") if line]
+    except OSError:
+        return []

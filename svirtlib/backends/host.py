@@ -1,0 +1,95 @@
+"""Open what an inventory is taken of: libvirt with this machine, or documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+from svirtlib.backends._documents import Documents
+from svirtlib.errors import SelectionError
+from svirtlib.guests import Inventory, Mode
+from svirtlib.inventory import take_inventory
+from svirtlib.ports import Files, Processes, Progress
+
+__all__ = ["read_documents", "read_host"]
+
+
+def read_documents(
+    paths: Sequence[str],
+    *,
+    files: bool = False,
+    processes: bool = False,
+    progress: Optional[Progress] = None,
+) -> Inventory:
+    """Take the inventory of files and folders of ``virsh dumpxml`` output.
+
+    Args:
+        paths: files, folders, or ``-`` for standard input.
+        files: look at the images on this machine too; for documents that were made here.
+        processes: look at the processes of this machine too.
+        progress: told of each document that was read.
+
+    Raises:
+        DomainXMLError: no document is one of a guest.
+        BackendError: no document could be opened.
+    """
+    return take_inventory(
+        Documents(paths),
+        processes=_processes(labelled=True) if processes else None,
+        files=_files(enforced=False) if files else None,
+        progress=progress,
+    )
+
+
+def read_host(
+    uri: Optional[str] = None,
+    *,
+    files: Optional[bool] = None,
+    processes: Optional[bool] = None,
+    timeout: Optional[float] = None,
+    progress: Optional[Progress] = None,
+) -> Inventory:
+    """Take the inventory of a libvirt connection and, where it is this machine, of the host.
+
+    Args:
+        uri: what to connect to; None for libvirt's own default.
+        files: look at the images; None to do so for a local connection.
+        processes: look at the processes; None to do so for a local connection.
+        timeout: seconds without any answer after which libvirt counts as hung.
+        progress: told of each guest that was read.
+
+    Raises:
+        SelectionError: files or processes were asked for of a host that is not this machine.
+        BackendError: libvirt cannot be asked.
+    """
+    from svirtlib.backends import _libvirt, _selinux
+
+    source = _libvirt.LibvirtGuests(
+        uri, timeout=_libvirt.DEFAULT_TIMEOUT if timeout is None else timeout
+    )
+    if (files or processes) and not source.is_local:
+        raise SelectionError(
+            f"{source.uri} is not this machine: its files and processes cannot be looked at "
+            f"from here; run svirt-label there, or leave out --files and --processes"
+        )
+    look_at_files = source.is_local if files is None else files
+    look_at_processes = source.is_local if processes is None else processes
+    labelled = source.is_local and _selinux.mode_of_host() in (Mode.ENFORCING, Mode.PERMISSIVE)
+    return take_inventory(
+        source,
+        processes=_processes(labelled=labelled) if look_at_processes else None,
+        files=_files(enforced=labelled) if look_at_files else None,
+        progress=progress,
+    )
+
+
+def _files(*, enforced: bool) -> Files:
+    from svirtlib.backends._files import FileSystem
+
+    return FileSystem(enforced=enforced)
+
+
+def _processes(*, labelled: bool) -> Processes:
+    from svirtlib.backends._procfs import ProcessTable
+
+    return ProcessTable(labelled=labelled)

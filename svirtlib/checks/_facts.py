@@ -1,0 +1,252 @@
+"""What several checks need to know of an inventory, worked out once.
+
+A fact that cannot be worked out becomes an entry of :attr:`Facts.undecided`, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from typing import Optional
+
+from attr import frozen
+
+from svirtlib.context import Context
+from svirtlib.errors import InvalidContextError, quote
+from svirtlib.guests import FileLabel, Guest, Image, ImageMode, Inventory, Unreadable
+from svirtlib.mls import Level
+from svirtlib.relations import DominanceIndex, Relations, relate
+from svirtlib.seclabel import SeclabelType
+from svirtlib.standard_types import bound_by_categories
+
+__all__ = ["Confined", "Facts", "Unconfined", "Use"]
+
+#: Kinds of guests whose processes libvirt labels; other hypervisors have no process of ours.
+_LABELLED_VIRT_TYPES = frozenset({"kvm", "qemu", "kqemu", "hvf", "lxc"})
+
+
+@frozen
+class Confined:
+    """A running guest that SELinux confines.
+
+    Attributes:
+        guest: the guest.
+        context: its process's context; the kernel's word where there is one, else libvirt's.
+        level: the high level of the context.
+    """
+
+    guest: Guest
+    context: Context
+    level: Level
+
+
+@frozen
+class Unconfined:
+    """A running guest that categories do not bind.
+
+    Attributes:
+        guest: the guest.
+        cause: why, for guests that share the cause.
+        context: its context as text, or None where it has none that we know.
+        source: where that was seen.
+    """
+
+    guest: Guest
+    cause: str
+    context: Optional[str]
+    source: str
+
+
+@frozen
+class Use:
+    """One guest's use of one image."""
+
+    guest: Guest
+    image: Image
+
+
+class Facts:
+    """An inventory with what follows from it; everything is worked out when first asked."""
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+
+    @cached_property
+    def running(self) -> tuple[Guest, ...]:
+        """The guests that run."""
+        return tuple(guest for guest in self.inventory.guests if guest.running)
+
+    @cached_property
+    def _sorted_out(self) -> tuple[list[Confined], list[Unconfined], list[Unreadable]]:
+        confined: list[Confined] = []
+        unconfined: list[Unconfined] = []
+        undecided: list[Unreadable] = []
+        for guest in self.running:
+            outcome = self._sort_out(guest)
+            if isinstance(outcome, Confined):
+                confined.append(outcome)
+                if bound_by_categories(outcome.context.type) is None:
+                    undecided.append(
+                        Unreadable(
+                            f"guest {guest.name}",
+                            f"not decided: no policy was asked whether categories bind the type "
+                            f"{outcome.context.type}; taken as bound",
+                            guest.name,
+                        )
+                    )
+            elif isinstance(outcome, Unconfined):
+                unconfined.append(outcome)
+            else:
+                undecided.append(outcome)
+        return confined, unconfined, undecided
+
+    def _sort_out(self, guest: Guest) -> Confined | Unconfined | Unreadable:
+        seclabel = guest.seclabel
+        if guest.process is not None:
+            text, source = guest.process.context, guest.process.source
+        elif seclabel is not None and seclabel.type is SeclabelType.NONE:
+            return Unconfined(
+                guest, "their seclabel is of type 'none'", None, _where(guest, seclabel.line)
+            )
+        elif seclabel is None or seclabel.label is None:
+            return self._without_label(guest)
+        else:
+            text, source = seclabel.label, _where(guest, seclabel.line)
+        try:
+            context = Context.parse(text)
+        except InvalidContextError as error:
+            return Unreadable(
+                f"guest {guest.name}", f"its label cannot be compared: {error}", guest.name
+            )
+        if bound_by_categories(context.type) is False:
+            return Unconfined(
+                guest,
+                f"categories do not bind processes of the type {context.type}",
+                str(context),
+                source,
+            )
+        if context.level is None:
+            return Unreadable(
+                f"guest {guest.name}",
+                f"its label has no level and cannot be compared: {quote(text)}",
+                guest.name,
+            )
+        return Confined(guest, context, context.level)
+
+    def _without_label(self, guest: Guest) -> Unconfined | Unreadable:
+        """Decide on a running guest whose XML states no label."""
+        what = f"guest {guest.name}"
+        if guest.virt_type == "test":
+            return Unreadable(
+                what,
+                "its label is not known: libvirt's test driver keeps static labels only; read a "
+                "folder of 'virsh dumpxml' output with --xml instead",
+                guest.name,
+            )
+        if guest.virt_type not in _LABELLED_VIRT_TYPES:
+            return Unreadable(
+                what,
+                f"not judged: libvirt gives no SELinux label to guests of the type "
+                f"{quote(guest.virt_type)}",
+                guest.name,
+            )
+        if guest.seclabel is not None:
+            return Unreadable(
+                what,
+                "its label is not known: it runs, and its XML has a seclabel without <label>; "
+                "dump it with 'virsh dumpxml' (without --inactive)",
+                guest.name,
+            )
+        if any(seclabel.model == "apparmor" for seclabel in guest.seclabels):
+            return Unreadable(
+                what, "not judged: AppArmor confines it, not SELinux", guest.name
+            )
+        return Unconfined(
+            guest,
+            "libvirt gives them no SELinux label (its security driver is off, or "
+            "security_default_confined = 0)",
+            None,
+            guest.source,
+        )
+
+    @property
+    def confined(self) -> list[Confined]:
+        """Running guests that SELinux confines, in the inventory's order."""
+        return self._sorted_out[0]
+
+    @property
+    def unconfined(self) -> list[Unconfined]:
+        """Running guests that categories do not bind, in the inventory's order."""
+        return self._sorted_out[1]
+
+    @property
+    def undecided(self) -> list[Unreadable]:
+        """Running guests that could not be judged, or not in full."""
+        return self._sorted_out[2]
+
+    @cached_property
+    def relations(self) -> Relations:
+        """Equal and dominating levels; positions are those of :attr:`confined`."""
+        return relate([confined.level for confined in self.confined])
+
+    @cached_property
+    def index(self) -> DominanceIndex:
+        """Answers which of :attr:`confined` dominate a level."""
+        return DominanceIndex([confined.level for confined in self.confined])
+
+    def names(self, positions: Iterable[int]) -> tuple[str, ...]:
+        """Return the sorted names of the confined guests at *positions*."""
+        confined = self.confined
+        return tuple(sorted(confined[position].guest.name for position in positions))
+
+    @cached_property
+    def _files(self) -> dict[str, FileLabel]:
+        return {label.path: label for label in self.inventory.files}
+
+    def file(self, image: Image) -> Optional[FileLabel]:
+        """Return what the host says of an image, or None where it was not asked."""
+        return None if image.path is None else self._files.get(image.path)
+
+    def identity(self, image: Image) -> str:
+        """Return a text that two images share exactly when they are one."""
+        label = self.file(image)
+        return image.name if label is None else label.identity
+
+    @cached_property
+    def uses(self) -> dict[str, list[Use]]:
+        """All uses of each image, by its identity; guests in the inventory's order."""
+        uses: dict[str, list[Use]] = {}
+        for guest in self.inventory.guests:
+            for image in guest.images:
+                uses.setdefault(self.identity(image), []).append(Use(guest, image))
+        return uses
+
+    def shared(self, uses: Iterable[Use]) -> bool:
+        """Tell whether an image is meant for several guests: shareable, or read-only for one."""
+        return any(
+            use.image.mode is not ImageMode.PRIVATE or use.image.shared_on_purpose
+            for use in uses
+        )
+
+    def labels(self) -> Iterator[tuple[Guest, str, str]]:
+        """Yield every context that a guest's XML states: guest, what it is for, its text.
+
+        Seclabels of type none have no label that takes effect, and of a baselabel only the
+        type does; both are left out, as are other security models.
+        """
+        for guest in self.inventory.guests:
+            seclabel = guest.seclabel
+            if seclabel is not None and seclabel.type is not SeclabelType.NONE:
+                if seclabel.label is not None and (
+                    guest.running or seclabel.type is SeclabelType.STATIC
+                ):
+                    yield guest, "label", seclabel.label
+                if seclabel.imagelabel is not None and guest.running:
+                    yield guest, "imagelabel", seclabel.imagelabel
+            for image in guest.images:
+                if image.seclabel is not None and image.seclabel.label is not None:
+                    yield guest, f"label of {image.target or image.name}", image.seclabel.label
+
+
+def _where(guest: Guest, line: Optional[int]) -> str:
+    return guest.source if line is None else f"{guest.source}:{line}"

@@ -1,0 +1,96 @@
+"""An image in use has another context than libvirt gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from svirtlib.checks._check import MODE_WORDS, Check, Need, command, listed
+from svirtlib.checks._facts import Facts, Use
+from svirtlib.context import Context
+from svirtlib.errors import InvalidContextError
+from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.labelling import labelling
+
+_SHOWN = 10
+
+
+class ImageLabelDrift(Check):
+    """The file's label is not what the seclabel, the disk's mode and its place in the chain ask.
+
+    The usual cause is restorecon over the folder of a running guest: the guest loses access at
+    its next open, or the image becomes open to others. File systems that carry no labels of
+    files are left out, and so is what libvirt was told not to relabel.
+    """
+
+    ident = "image-label-drift"
+    severity = Severity.HIGH
+    summary = "an image in use has another context than its seclabel and mode call for"
+    since = "0.1"
+    needs = frozenset({Need.FILES})
+
+    def run(self, facts: Facts) -> Iterator[Finding]:
+        """Yield a finding for each way in which labels differ."""
+        drifted: dict[tuple[str, ...], list[tuple[Use, str, str]]] = {}
+        for uses in facts.uses.values():
+            for use in uses:
+                wanted = self._wanted(facts, use)
+                label = facts.file(use.image)
+                if wanted is None or label is None or not label.labelable:
+                    continue
+                actual = label.context or "no label"
+                if not _same(actual, wanted):
+                    key = _kind_of_drift(actual, wanted)
+                    drifted.setdefault(key, []).append((use, actual, wanted))
+        for cases in drifted.values():
+            yield self._finding(cases)
+
+    def _wanted(self, facts: Facts, use: Use) -> Optional[str]:
+        """Return the context that a running guest's image should have, if libvirt set one."""
+        if not use.guest.running or use.guest.seclabel is None:
+            return None
+        return labelling(use.guest, use.image, facts.inventory.host).context
+
+    def _finding(self, cases: list[tuple[Use, str, str]]) -> Finding:
+        guests = tuple(sorted({use.guest.name for use, _, _ in cases}))
+        paths = tuple(sorted({use.image.name for use, _, _ in cases}))
+        use, actual, wanted = cases[0]
+        more = f" (and {len(cases) - 1} more alike)" if len(cases) > 1 else ""
+        return Finding(
+            rule=self.ident,
+            severity=self.severity,
+            guests=guests,
+            paths=paths,
+            labels=tuple(sorted({text for _, a, w in cases for text in (a, w)})),
+            message=(
+                f"{listed(paths)} in use by {listed(guests)}: the label is {actual}, and as "
+                f"{MODE_WORDS[use.image.mode]} it should be {wanted}{more}"
+            ),
+            remedy=(
+                f"while the guest runs, set it back: {command('chcon', wanted, use.image.name)}; "
+                f"then find what changed it (restorecon on a folder of running guests?)"
+            ),
+            evidence=tuple(
+                Evidence(use.image.name, f"has {actual}, {use.guest.name} calls for {wanted}")
+                for use, actual, wanted in cases[:_SHOWN]
+            ),
+        )
+
+
+def _same(actual: str, wanted: str) -> bool:
+    try:
+        return Context.parse(actual) == Context.parse(wanted)
+    except InvalidContextError:
+        return actual == wanted
+
+
+def _kind_of_drift(actual: str, wanted: str) -> tuple[str, ...]:
+    """Return a key that drifts of one cause share: one restorecon is one finding."""
+    try:
+        has, should = Context.parse(actual), Context.parse(wanted)
+    except InvalidContextError:
+        return (actual, "")
+    if has.range == should.range:
+        return (has.type, should.type, has.user, should.user)
+    categories = has.level is not None and bool(has.level.mask)
+    return (has.type, should.type, str(has.range) if categories else "no categories")

@@ -1,0 +1,60 @@
+"""A guest's process has another context than libvirt states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from svirtlib.checks._check import Check, Need
+from svirtlib.checks._facts import Facts
+from svirtlib.context import Context
+from svirtlib.errors import InvalidContextError
+from svirtlib.findings import Evidence, Finding, Severity
+
+
+class ProcessLabelDrift(Check):
+    """The context in the live XML and the kernel's differ; the kernel's is what counts.
+
+    libvirt takes the text of its status file for granted when it restarts, and starts a guest
+    without a label if a permissive kernel refused one.
+    """
+
+    ident = "process-label-drift"
+    severity = Severity.HIGH
+    summary = "a guest's process has another context than libvirt states"
+    since = "0.1"
+    needs = frozenset({Need.PROCESSES})
+
+    def run(self, facts: Facts) -> Iterator[Finding]:
+        """Yield a finding for each such guest."""
+        for guest in facts.running:
+            if guest.process is None or guest.seclabel is None or guest.seclabel.label is None:
+                continue
+            stated, actual = guest.seclabel.label, guest.process.context
+            if _same(stated, actual):
+                continue
+            yield Finding(
+                rule=self.ident,
+                severity=self.severity,
+                guests=(guest.name,),
+                labels=(stated, actual),
+                message=(
+                    f"{guest.name} runs as {actual}, but libvirt states {stated}: libvirt labels "
+                    f"its disks for a process that does not exist"
+                ),
+                remedy=(
+                    f"stop and start the guest: virsh shutdown {guest.name}; virsh start "
+                    f"{guest.name}; if it comes back so, look for what relabels or starts it "
+                    f"outside libvirt"
+                ),
+                evidence=(
+                    Evidence(guest.process.source, actual),
+                    Evidence(guest.source, stated),
+                ),
+            )
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return Context.parse(one) == Context.parse(other)
+    except InvalidContextError:
+        return one == other

@@ -1,0 +1,124 @@
+"""An image that libvirt does not relabel and that its guest may not use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from svirtlib.checks._check import Check, Need, command, listed
+from svirtlib.checks._facts import Facts
+from svirtlib.context import Context
+from svirtlib.errors import InvalidContextError
+from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.guests import FileLabel, Guest, Image, ImageMode
+from svirtlib.labelling import labelling
+from svirtlib.seclabel import SeclabelType
+from svirtlib.standard_types import Access, access_of_guests, bound_by_categories
+
+_SHOWN = 10
+
+
+class RelabelOffMismatch(Check):
+    """With relabel='no' the administrator labels the image; here the label does not fit.
+
+    The guest's type may not use the image's type, or the image has categories that the guest
+    has not. Judged by the types on which Debian's and Fedora's policies agree.
+    """
+
+    ident = "relabel-off-mismatch"
+    severity = Severity.MEDIUM
+    summary = "relabel='no' and an image that the guest may not use: it will not start"
+    since = "0.1"
+    needs = frozenset({Need.FILES})
+
+    def run(self, facts: Facts) -> Iterator[Finding]:
+        """Yield a finding for each guest with such images."""
+        for guest in facts.inventory.guests:
+            seclabel = guest.seclabel
+            if seclabel is not None and seclabel.type is SeclabelType.NONE:
+                continue
+            refused: list[tuple[Image, FileLabel, str]] = []
+            for image in guest.images:
+                label = facts.file(image)
+                if label is None or not label.labelable:
+                    continue
+                if labelling(guest, image, facts.inventory.host).relabelled:
+                    continue
+                reason = _refusal(guest, image, label)
+                if reason:
+                    refused.append((image, label, reason))
+            if refused:
+                yield self._finding(guest, refused)
+
+    def _finding(self, guest: Guest, refused: list[tuple[Image, FileLabel, str]]) -> Finding:
+        paths = tuple(sorted({label.path for _, label, _ in refused}))
+        image, label, reason = refused[0]
+        wanted = _fitting(guest, image)
+        return Finding(
+            rule=self.ident,
+            severity=self.severity,
+            guests=(guest.name,),
+            paths=paths,
+            labels=tuple(sorted({label.context or "" for _, label, _ in refused} - {""})),
+            message=(
+                f"libvirt does not relabel {listed(paths)} for {guest.name} (relabel='no'), and "
+                f"the guest may not use it: {reason}; it will not start"
+            ),
+            remedy=(
+                f"label the image for it: {command('chcon', wanted, label.path)}; or let libvirt "
+                f"do so with relabel='yes' (virsh edit {guest.name})"
+            ),
+            evidence=tuple(
+                Evidence(label.path, f"{label.context or 'no label'}: {reason}")
+                for _, label, reason in refused[:_SHOWN]
+            ),
+        )
+
+
+def _guest_context(guest: Guest) -> Optional[Context]:
+    text = guest.process.context if guest.process is not None else None
+    if text is None and guest.seclabel is not None:
+        text = guest.seclabel.label
+    try:
+        return None if text is None else Context.parse(text)
+    except InvalidContextError:
+        return None
+
+
+def _refusal(guest: Guest, image: Image, label: FileLabel) -> str:
+    """Return why the guest may not use the image, or an empty text if it may."""
+    process = _guest_context(guest)
+    if process is not None and bound_by_categories(process.type) is False:
+        return ""
+    if label.context is None:
+        return "it has no label"
+    try:
+        context = Context.parse(label.context)
+    except InvalidContextError:
+        return f"its label {label.context} is no context"
+    write = image.mode is not ImageMode.READONLY
+    access = access_of_guests(context.type, write=write)
+    if access is Access.NONE or (write and access is Access.READ):
+        return f"guests may not {'write' if write else 'read'} files of the type {context.type}"
+    if context.level is None or not context.level.mask:
+        return ""
+    # A dynamic guest that is off has no level yet; it will have two fresh categories.
+    dominates = (
+        process is not None
+        and process.level is not None
+        and process.level.dominates(context.level)
+    )
+    if dominates:
+        return ""
+    if process is None or process.level is None:
+        return f"the image has the level {context.level}, and the guest draws another at each start"
+    return f"the image has the level {context.level}, the guest {process.level}"
+
+
+def _fitting(guest: Guest, image: Image) -> str:
+    """Return a context for the image that the guest may use."""
+    type_ = "virt_content_t" if image.mode is ImageMode.READONLY else "svirt_image_t"
+    process = _guest_context(guest)
+    private = image.mode is ImageMode.PRIVATE and process is not None and process.range is not None
+    level = str(process.range) if private and process is not None else "s0"
+    return f"system_u:object_r:{type_}:{level}"

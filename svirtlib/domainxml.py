@@ -1,0 +1,411 @@
+"""libvirt's domain XML, read into :class:`~svirtlib.guests.Guest` values.
+
+The only module that parses XML. Documents are untrusted: entities, external DTDs and network
+access are off, a DOCTYPE is refused, and size and depth are bounded. What libvirt ignores is
+ignored here; what it would refuse and what would make the guest another one (a seclabel of
+an unknown type) is a :class:`~svirtlib.errors.DomainXMLError` with its line.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import uuid
+from collections.abc import Iterator
+from typing import Optional
+
+from lxml import etree
+
+from svirtlib.errors import DomainXMLError
+from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
+from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
+
+__all__ = ["MAX_BYTES", "OtherDocumentError", "parse_document"]
+
+#: Largest document that is read, in bytes. A domain with a thousand disks has less than 1 MB.
+MAX_BYTES = 16 * 1024 * 1024
+
+#: Elements that hold domains: a domain itself, libvirt's status files and the host files of
+#: its test driver.
+_ROOTS = ("domain", "domstatus", "node")
+
+#: libvirt ``virDomainOSDefParseXML``: files that are loaded at start and never written.
+_BOOT_FILES = {
+    "kernel": ImageUse.KERNEL,
+    "initrd": ImageUse.INITRD,
+    "dtb": ImageUse.DTB,
+}
+
+
+class OtherDocumentError(DomainXMLError):
+    """Well-formed XML that describes something else, such as a network.
+
+    Attributes:
+        root: name of the root element.
+    """
+
+    def __init__(self, source: str, root: str, line: Optional[int] = None) -> None:
+        self.root = root
+        super().__init__(
+            source, f"no domain XML: its root element is <{root}>, not <domain>", line
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.source, self.root, self.line))
+
+
+def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
+    """Return the guests of a document: one of a ``<domain>``, many of a ``<node>``.
+
+    Args:
+        data: the document, in any encoding that it declares.
+        source: where it came from, for messages.
+
+    Raises:
+        OtherDocumentError: the document is well-formed, but of another kind.
+        DomainXMLError: the document is malformed, too large, has a DOCTYPE, or is no domain
+            that libvirt could have written.
+    """
+    root = _parse(data, source)
+    tag = _tag(root)
+    if tag == "domain":
+        return (_guest(root, source),)
+    if tag not in _ROOTS:
+        raise OtherDocumentError(source, tag, _line(root))
+    domains = [child for child in root if _tag(child) == "domain"]
+    if not domains:
+        raise OtherDocumentError(source, tag, _line(root))
+    return tuple(_guest(domain, source) for domain in domains)
+
+
+def _parse(data: bytes, source: str) -> etree._Element:
+    if len(data) > MAX_BYTES:
+        raise DomainXMLError(source, f"too large for a domain XML (over {MAX_BYTES} bytes)")
+    if not data.strip():
+        raise DomainXMLError(source, "empty; expected the output of 'virsh dumpxml'")
+    parser = etree.XMLParser(
+        resolve_entities=False,
+        no_network=True,
+        load_dtd=False,
+        dtd_validation=False,
+        huge_tree=False,
+        remove_comments=True,
+        remove_pis=True,
+    )
+    try:
+        root = etree.fromstring(data, parser)
+    except etree.XMLSyntaxError as error:
+        line = error.lineno or None
+        raise DomainXMLError(
+            source, f"malformed XML: {_reason(error)}; expected the output of 'virsh dumpxml'", line
+        ) from None
+    except (ValueError, LookupError) as error:
+        raise DomainXMLError(source, f"malformed XML: {error}") from None
+    if root.getroottree().docinfo.doctype:
+        raise DomainXMLError(source, "a DOCTYPE is not accepted; libvirt never writes one")
+    return root
+
+
+def _reason(error: etree.XMLSyntaxError) -> str:
+    """Return libxml2's message without its position, which is told apart."""
+    text = str(error.msg or "not XML").split(", line ", 1)[0]
+    return text.encode("ascii", "backslashreplace").decode("ascii")[:200]
+
+
+def _tag(element: etree._Element) -> str:
+    """Return the element's name; what is in a namespace of its own is none of libvirt's."""
+    return element.tag if isinstance(element.tag, str) else ""
+
+
+def _line(element: etree._Element) -> Optional[int]:
+    return element.sourceline if isinstance(element.sourceline, int) else None
+
+
+def _text(parent: etree._Element, name: str) -> Optional[str]:
+    """Return the text of the first child called *name*, untrimmed, or None without one."""
+    child = parent.find(name)
+    return None if child is None else "".join(child.itertext(None))
+
+
+def _guest(domain: etree._Element, source: str) -> Guest:
+    name = _text(domain, "name")
+    if not name:
+        raise DomainXMLError(source, "the domain has no <name>", _line(domain))
+    seclabels = tuple(_seclabel(element, source) for element in domain.findall("seclabel"))
+    identifier = domain.get("id")
+    return Guest(
+        name=name,
+        uuid=_uuid(domain, source),
+        # libvirt writes an id for active domains alone; -1 is its number for none.
+        running=identifier is not None and identifier != "-1",
+        virt_type=domain.get("type", ""),
+        source=source,
+        seclabels=seclabels,
+        images=tuple(_images(domain)),
+    )
+
+
+def _uuid(domain: etree._Element, source: str) -> Optional[str]:
+    text = _text(domain, "uuid")
+    if text is None:
+        return None
+    try:
+        return str(uuid.UUID(text.strip()))
+    except ValueError:
+        raise DomainXMLError(
+            source, f"<uuid> holds no UUID: {text[:60]!a}", _line(domain)
+        ) from None
+
+
+def _seclabel(element: etree._Element, source: str) -> Seclabel:
+    type_text = element.get("type")
+    try:
+        kind = SeclabelType.DEFAULT if type_text is None else SeclabelType(type_text)
+        # DEFAULT is libvirt's name for an absent attribute; written out it is refused.
+        if type_text == SeclabelType.DEFAULT.value:
+            raise ValueError
+    except ValueError:
+        raise DomainXMLError(
+            source,
+            f"seclabel type {type_text!a} is none that libvirt accepts (dynamic, static, none)",
+            _line(element),
+        ) from None
+    return Seclabel(
+        type=kind,
+        model=element.get("model"),
+        relabel=_relabel(
+            element, source, kind in (SeclabelType.DYNAMIC, SeclabelType.DEFAULT)
+        ),
+        label=_text(element, "label"),
+        imagelabel=_text(element, "imagelabel"),
+        baselabel=_text(element, "baselabel"),
+        line=_line(element),
+    )
+
+
+def _relabel(element: etree._Element, source: str, default: bool) -> bool:
+    text = element.get("relabel")
+    if text is None:
+        return default
+    if text not in ("yes", "no"):
+        raise DomainXMLError(
+            source,
+            f"relabel {text!a} of a seclabel is none that libvirt accepts (yes, no)",
+            _line(element),
+        )
+    return text == "yes"
+
+
+def _device_seclabel(source: etree._Element) -> Optional[DeviceSeclabel]:
+    """Return the SELinux override of a ``<source>``, if it has one."""
+    for element in source.findall("seclabel"):
+        if element.get("model") == SELINUX:
+            return DeviceSeclabel(
+                model=SELINUX,
+                relabel=element.get("relabel") != "no",
+                # An empty label counts as none (libvirt virSecurityDeviceLabelDefParseXML).
+                label=_text(element, "label") or None,
+                line=_line(element),
+            )
+    return None
+
+
+def _images(domain: etree._Element) -> Iterator[Image]:
+    yield from _boot_images(domain)
+    for disk in domain.iterfind("devices/disk"):
+        yield from _disk_images(disk)
+
+
+def _boot_images(domain: etree._Element) -> Iterator[Image]:
+    system = domain.find("os")
+    if system is None:
+        return
+    for tag, use in _BOOT_FILES.items():
+        yield from _plain_file(_text(system, tag), use, system)
+    for table in system.iterfind("acpi/table"):
+        yield from _plain_file(table.text, ImageUse.ACPI_TABLE, table)
+    nvram = system.find("nvram")
+    if nvram is None:
+        return
+    source = nvram.find("source")
+    if source is None:
+        yield from _plain_file(nvram.text, ImageUse.NVRAM, nvram, ImageMode.PRIVATE)
+    else:
+        kind = nvram.get("type", "file")
+        yield from _source_image(source, kind, ImageUse.NVRAM, ImageMode.PRIVATE, "nvram", None)
+
+
+def _plain_file(
+    path: Optional[str],
+    use: ImageUse,
+    element: etree._Element,
+    mode: ImageMode = ImageMode.READONLY,
+) -> Iterator[Image]:
+    path = (path or "").strip()
+    if path:
+        yield Image(
+            use=use,
+            kind=ImageKind.FILE,
+            mode=mode,
+            path=_normal(path),
+            name=path,
+            target=use.value,
+            line=_line(element),
+        )
+
+
+def _disk_images(disk: etree._Element) -> Iterator[Image]:
+    target_element = disk.find("target")
+    target = "" if target_element is None else target_element.get("dev", "")
+    transient = disk.find("transient")
+    # Shareable wins over read-only, and a CD-ROM is read-only without saying so
+    # (libvirt virDomainDiskDefParseXML, virSecuritySELinuxSetImageLabelInternal).
+    if disk.find("shareable") is not None:
+        mode = ImageMode.SHAREABLE
+    elif disk.find("readonly") is not None or disk.get("device") == "cdrom":
+        mode = ImageMode.READONLY
+    else:
+        mode = ImageMode.PRIVATE
+    shared_base = transient is not None and transient.get("shareBacking") == "yes"
+    yield from _chain(disk, disk.get("type", "file"), ImageUse.DISK, mode, target, shared_base)
+    mirror = disk.find("mirror")
+    if mirror is not None:
+        # A copy that is being made is written like the disk itself.
+        kind = mirror.get("type", "file")
+        yield from _chain(mirror, kind, ImageUse.MIRROR, mode, target, False)
+
+
+def _chain(
+    element: etree._Element,
+    kind: str,
+    use: ImageUse,
+    mode: ImageMode,
+    target: str,
+    shared_base: bool,
+) -> Iterator[Image]:
+    """Yield the image that *element* describes and all below it."""
+    inherited: Optional[DeviceSeclabel] = None
+    while True:
+        source = element.find("source")
+        below = element.find("backingStore")
+        if source is not None:
+            own = _device_seclabel(source)
+            inherited = own if own is not None else inherited
+            image_format = _format(element, use)
+            for image in _source_image(source, kind, use, mode, target, inherited):
+                yield Image(
+                    use=image.use,
+                    kind=image.kind,
+                    mode=image.mode,
+                    path=image.path,
+                    name=image.name,
+                    target=image.target,
+                    seclabel=image.seclabel,
+                    format=image_format,
+                    chain_known=below is not None,
+                    shared_on_purpose=shared_base,
+                    line=image.line,
+                )
+            # A qcow2 image may keep its data in a second file (libvirt 10.10).
+            for store in (*source.iterfind("dataStore"), *element.iterfind("dataStore")):
+                data = store.find("source")
+                if data is not None:
+                    yield from _source_image(
+                        data, store.get("type", "file"), use, mode, target, inherited
+                    )
+        if below is None or below.find("source") is None:
+            return
+        element = below
+        kind = below.get("type", "file")
+        use = ImageUse.BACKING
+        mode = ImageMode.READONLY
+        shared_base = False
+
+
+def _format(element: etree._Element, use: ImageUse) -> Optional[str]:
+    """Return the image format: in ``<driver>`` of a disk, in ``<format>`` of others."""
+    holder = element.find("driver" if use is ImageUse.DISK else "format")
+    return None if holder is None else holder.get("type")
+
+
+def _source_image(
+    source: etree._Element,
+    kind_text: str,
+    use: ImageUse,
+    mode: ImageMode,
+    target: str,
+    seclabel: Optional[DeviceSeclabel],
+) -> Iterator[Image]:
+    try:
+        kind = ImageKind(kind_text)
+    except ValueError:
+        # A kind of storage that a newer libvirt knows: it has no path that we could judge.
+        return
+    path: Optional[str] = None
+    name = ""
+    if kind is ImageKind.FILE:
+        path = source.get("file")
+    elif kind in (ImageKind.BLOCK, ImageKind.VHOST_VDPA):
+        path = source.get("dev")
+    elif kind is ImageKind.DIR:
+        path = source.get("dir")
+    elif kind is ImageKind.VHOST_USER:
+        path = source.get("path")
+    elif kind is ImageKind.VOLUME:
+        # Where libvirt has resolved a volume, live XML tells the path beside it.
+        path = source.get("file") or source.get("dev")
+        name = f"{source.get('pool', '')}/{source.get('volume', '')}"
+    elif kind is ImageKind.NETWORK:
+        name = _network_name(source)
+    elif kind is ImageKind.NVME:
+        name = _nvme_name(source)
+    if path:
+        path = _normal(path)
+        name = path
+    if not name:
+        return
+    yield Image(
+        use=use,
+        kind=kind,
+        mode=mode,
+        path=path,
+        name=name,
+        target=target,
+        seclabel=seclabel,
+        line=_line(source),
+    )
+
+
+def _network_name(source: etree._Element) -> str:
+    hosts = ",".join(
+        sorted(
+            f"{host.get('name') or host.get('socket') or ''}:{host.get('port', '')}".rstrip(":")
+            for host in source.findall("host")
+        )
+    )
+    return f"{source.get('protocol', 'network')}://{hosts}/{source.get('name', '')}"
+
+
+def _nvme_name(source: etree._Element) -> str:
+    address = source.find("address")
+    place = ""
+    if address is not None:
+        place = ":".join(
+            _hex(address.get(part, "0")) for part in ("domain", "bus", "slot", "function")
+        )
+    return f"nvme:{place}/{source.get('namespace', '')}"
+
+
+def _hex(text: str) -> str:
+    try:
+        return f"{int(text, 0):x}"
+    except ValueError:
+        return text
+
+
+def _normal(path: str) -> str:
+    """Return *path* without ``//`` and ``/.``; ``..`` stays, it may cross a symbolic link."""
+    if ".." in path.split("/"):
+        return path
+    normal = posixpath.normpath(path)
+    # POSIX lets exactly two leading slashes mean something else; Linux does not.
+    return normal[1:] if normal.startswith("//") else normal
