@@ -60,7 +60,7 @@ class ImageExposure(Check):
         exposed: dict[Context, _Exposed] = {}
         for bearer in self._bearers(facts):
             reaching = self._reaching(facts, bearer)
-            if not reaching:
+            if reaching is None:
                 continue
             entry = exposed.setdefault(bearer.context, _Exposed(bearer.access))
             entry.reaching |= reaching
@@ -144,25 +144,32 @@ class ImageExposure(Check):
                     return planned.context, use.guest.source
         return None, ""
 
-    def _reaching(self, facts: Facts, bearer: _Bearer) -> set[str]:
-        """Return the guests that reach the image and have no other finding that says so."""
+    def _reaching(self, facts: Facts, bearer: _Bearer) -> Optional[set[str]]:
+        """Return the running guests that reach the image, or None if there is nothing to tell.
+
+        An image without categories is a cause of its own, and open to whichever guest starts
+        next; unless its guest has no categories either, which is told of that guest. With
+        another level, only those count whose own level does not tell that they reach it.
+        """
         level = bearer.context.level
         if level is None:
-            return set()
+            return None
         owners = [
             confined.level
             for confined in facts.confined
             if confined.guest.name in bearer.owners
         ]
+        if not level.mask and owners and not any(owner.mask for owner in owners):
+            return None
         reaching: set[str] = set()
         for position in facts.index.dominating(level):
             confined = facts.confined[position]
             if confined.guest.name in bearer.owners:
                 continue
-            if any(confined.level.dominates(owner) for owner in owners):
+            if level.mask and any(confined.level.dominates(owner) for owner in owners):
                 continue
             reaching.add(confined.guest.name)
-        return reaching
+        return reaching if reaching or (owners and not level.mask) else None
 
     def _exposed(self, context: Context, entry: _Exposed) -> Finding:
         everybody = context.level is not None and not context.level.mask
