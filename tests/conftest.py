@@ -14,13 +14,14 @@ HYPOTHESIS_PROFILE = os.environ.get("SVIRT_HYPOTHESIS", "fast")
 # Examples stay random, so that every run looks at new ones; what fails is printed as a blob
 # that repeats it anywhere. No deadline and no complaint about slowness: the tests share
 # their machine.
-_COMMON = {
-    "deadline": None,
-    "print_blob": True,
-    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
-}
-hypothesis.settings.register_profile("fast", max_examples=100, **_COMMON)
-hypothesis.settings.register_profile("slow", max_examples=2000, **_COMMON)
+FAST = hypothesis.settings(
+    max_examples=100,
+    deadline=None,
+    print_blob=True,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.register_profile("fast", FAST)
+hypothesis.settings.register_profile("slow", FAST, max_examples=2000)
 hypothesis.settings.load_profile(HYPOTHESIS_PROFILE)
 
 
