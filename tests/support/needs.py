@@ -21,17 +21,20 @@ import pytest
 
 
 def skip(reason: str) -> NoReturn:
+    __tracebackhide__ = True  # so that pytest names the line of the test
     pytest.skip(reason, allow_module_level=True)
 
 
 def require(condition: object, reason: str) -> None:
     """Go on only if *condition* holds; *reason* completes "skipped: ..."."""
+    __tracebackhide__ = True
     if not condition:
         skip(reason)
 
 
 def require_program(name: str, package: str) -> str:
     """Return the path of a program that the Debian package *package* has."""
+    __tracebackhide__ = True
     # Daemons live where an ordinary user's PATH does not lead.
     path = shutil.which(name) or shutil.which(name, path="/usr/sbin:/sbin")
     if path is None:
@@ -41,6 +44,7 @@ def require_program(name: str, package: str) -> str:
 
 def require_module(name: str, package: str) -> ModuleType:
     """Import and return a module that the Debian package *package* has."""
+    __tracebackhide__ = True
     try:
         return importlib.import_module(name)
     except ImportError as error:
