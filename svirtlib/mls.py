@@ -40,6 +40,9 @@ MAX_TEXT = 65536
 #: The reason that is given for refusing a longer one.
 TOO_LONG = f"longer than any label can be ({MAX_TEXT} characters)"
 
+#: The largest prime below 2^64.
+_HASH_PRIME = 2**64 - 59
+
 _Names = Union[str, Sequence[str]]
 _Choice = Callable[[int, int], int]
 
@@ -242,6 +245,11 @@ class CategorySet(Set[int]):
     def __bool__(self) -> bool:
         return self._mask != 0
 
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, CategorySet):
+            return self._mask == other._mask
+        return super().__eq__(other)
+
     def __hash__(self) -> int:
         # The same as frozenset's, because the two compare equal.
         return self._hash()
@@ -320,11 +328,10 @@ class Level:
         if not 0 <= sensitivity < len(space._sensitivity_names):
             raise LabelSpaceError(_no_number("sensitivity", sensitivity, space._sensitivity_names))
         mask = CategorySet(categories, space)._mask
-        if mask & ~space._allowed[sensitivity]:
+        refused = mask & ~space._allowed[sensitivity]
+        if refused:
             raise LabelSpaceError(
-                f"the policy does not allow categories "
-                f"{_format_categories(mask & ~space._allowed[sensitivity], space._category_names)}"
-                f" with sensitivity {space._sensitivity_names[sensitivity]}"
+                _not_allowed(refused, space._sensitivity_names[sensitivity], space)
             )
         self._sensitivity = sensitivity
         self._mask = mask
@@ -363,12 +370,11 @@ class Level:
                 self._text = f"{sensitivity_text}:{second},{first}"
             return self
         mask = _parse_categories(text, catset, len(sensitivity_text) + 1, space)
-        if mask & ~space._allowed[sensitivity]:
-            refused = _format_categories(mask & ~space._allowed[sensitivity], space._category_names)
+        refused = mask & ~space._allowed[sensitivity]
+        if refused:
             raise InvalidLevelError(
                 text,
-                f"the policy does not allow categories {refused} with sensitivity "
-                f"{sensitivity_text}",
+                _not_allowed(refused, sensitivity_text, space),
                 (len(sensitivity_text) + 1, len(text)),
             )
         self._mask = mask
@@ -398,6 +404,22 @@ class Level:
     def sort_key(self) -> tuple[int, tuple[int, ...]]:
         """A key to display levels in a stable order; it says nothing about dominance."""
         return (self._sensitivity, tuple(self.categories))
+
+    def with_mask(self, mask: int, /) -> Level:
+        """Return the level of the same sensitivity with other categories, told as a mask.
+
+        Raises:
+            LabelSpaceError: a category that the policy does not have, or does not allow with
+                the sensitivity.
+        """
+        if mask & ~self._space._allowed[self._sensitivity]:
+            raise LabelSpaceError(f"the policy allows no level {self} with the mask {mask:#x}")
+        level = object.__new__(Level)
+        level._sensitivity = self._sensitivity
+        level._mask = mask
+        level._space = self._space
+        level._text = None
+        return level
 
     def dominates(self, other: Level, /) -> bool:
         """Tell whether this level's sensitivity and categories include the other's.
@@ -459,7 +481,10 @@ class Level:
         )
 
     def __hash__(self) -> int:
-        return hash((self._sensitivity, self._mask))
+        # An integer hashes to its remainder modulo 2^61 - 1, and powers of two repeat there
+        # after 61: half a million pairs would share 1,891 values. Modulo this prime they
+        # repeat so late that none of them meet.
+        return hash((self._sensitivity, self._mask % _HASH_PRIME))
 
     def __str__(self) -> str:
         text = self._text
@@ -588,7 +613,7 @@ def _no_number(kind: str, number: int, known: Sequence[object]) -> str:
 
 
 def _not_dominating(low: Level, high: Level) -> str:
-    return f"the high level {high} does not dominate the low level {low}"
+    return f"the high level {_cut(str(high))} does not dominate the low level {_cut(str(low))}"
 
 
 def _no_sensitivity(text: str, name: str, space: LabelSpace) -> InvalidLevelError:
@@ -605,8 +630,17 @@ def _no_sensitivity(text: str, name: str, space: LabelSpace) -> InvalidLevelErro
     return InvalidLevelError(text, reason, (0, len(name)))
 
 
+def _not_allowed(mask: int, sensitivity: str, space: LabelSpace) -> str:
+    categories = _format_categories(mask, space._category_names)
+    return f"the policy does not allow categories {_cut(categories)} with sensitivity {sensitivity}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 40 else text[:40] + "..."
+
+
 def _show(name: str) -> str:
-    return ascii(name if len(name) <= 40 else name[:40] + "...")
+    return ascii(_cut(name))
 
 
 def _parse_categories(text: str, catset: str, offset: int, space: LabelSpace) -> int:
