@@ -12,6 +12,10 @@
     ├─ DomainXMLError (ValueError)      a document is not the domain XML that it should be
     ├─ SnapshotError (ValueError)       a document is not a snapshot written by ``export``
     ├─ SelectionError (ValueError)      a rule or a guest was named that does not exist
+    ├─ AllocationError (ValueError)     labels were asked for that cannot be handed out
+    │  └─ CategoriesExhaustedError      all are taken; says by how many
+    ├─ GenerationError (ValueError)     a seclabel was asked for that libvirt would refuse,
+    │                                   or that would be unsafe
     └─ BackendError                     the system could not be asked
        ├─ BackendUnavailableError       it is not there: no daemon, no bindings, no file
        ├─ BackendPermissionError        it is there and refuses
@@ -27,12 +31,15 @@ from __future__ import annotations
 from typing import Optional
 
 __all__ = [
+    "AllocationError",
     "BackendDataError",
     "BackendError",
     "BackendPermissionError",
     "BackendTimeoutError",
     "BackendUnavailableError",
+    "CategoriesExhaustedError",
     "DomainXMLError",
+    "GenerationError",
     "InvalidContextError",
     "InvalidLevelError",
     "InvalidRangeError",
@@ -132,6 +139,61 @@ class SnapshotError(SvirtError, ValueError):
 
 class SelectionError(SvirtError, ValueError):
     """A rule or a guest was named that does not exist."""
+
+
+class AllocationError(SvirtError, ValueError):
+    """Labels were asked for that cannot be handed out, or released that are not held."""
+
+
+class CategoriesExhaustedError(AllocationError):
+    """No label is free any more, or fewer than were asked for.
+
+    Attributes:
+        wanted: how many labels were asked for.
+        capacity: how many labels of that size the categories make.
+        free: how many of them are free, or None where that is not known.
+    """
+
+    def __init__(
+        self, wanted: int, capacity: int, free: Optional[int], reason: str = ""
+    ) -> None:
+        self.wanted = wanted
+        self.capacity = capacity
+        self.free = free
+        self.reason = reason
+        left = "none is free" if not free else f"only {free} are free"
+        super().__init__(
+            f"{wanted} of {capacity} labels wanted, and {left}{': ' + reason if reason else ''}; "
+            f"release labels, or draw from other categories or another number of them"
+        )
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.wanted, self.capacity, self.free, self.reason))
+
+
+class GenerationError(SvirtError, ValueError):
+    """A seclabel was asked for that libvirt would refuse, or that would be unsafe.
+
+    Attributes:
+        what: what was asked for.
+        why: why it is not given.
+        remedy: what to do instead.
+        unsafe: libvirt would take it, so that who knows better may have it.
+    """
+
+    def __init__(self, what: str, why: str, remedy: str, *, unsafe: bool = False) -> None:
+        self.what = what
+        self.why = why
+        self.remedy = remedy
+        self.unsafe = unsafe
+        super().__init__(f"{what}: {why}; {remedy}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_generation_error, (self.what, self.why, self.remedy, self.unsafe))
+
+
+def _generation_error(what: str, why: str, remedy: str, unsafe: bool) -> GenerationError:
+    return GenerationError(what, why, remedy, unsafe=unsafe)
 
 
 class BackendError(SvirtError):
