@@ -101,9 +101,7 @@ def run_checks(
         else:
             findings.extend(check.run(facts))
     if wanted:
-        findings = [
-            finding for finding in findings if wanted & {*finding.guests, *finding.reaches}
-        ]
+        findings = [finding for finding in findings if wanted & {*finding.guests, *finding.reaches}]
     kept = [finding for finding in findings if not _is_ignored(finding, ignored_rules)]
     unreadable = [
         entry

@@ -5,14 +5,26 @@ from __future__ import annotations
 import abc
 import enum
 import shlex
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence, Sized
 from typing import ClassVar
 
 from svirtlib.checks._facts import Facts
 from svirtlib.findings import Finding, Severity
-from svirtlib.guests import ImageMode
+from svirtlib.guests import Guest, ImageMode
+from svirtlib.seclabel import SeclabelType
 
-__all__ = ["Check", "Need", "command", "listed", "several"]
+__all__ = [
+    "DYNAMIC",
+    "MODE_WORDS",
+    "Check",
+    "Need",
+    "command",
+    "listed",
+    "new_level",
+    "one_or_many",
+    "restart",
+    "several",
+]
 
 
 class Need(enum.Enum):
@@ -60,14 +72,56 @@ def several(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
 
-def command(*words: str) -> str:
-    """Return a shell command that runs with these words, whatever they hold."""
-    return shlex.join(words)
+def one_or_many(subjects: Sized, one: str, many: str) -> str:
+    """Return the word that goes with one subject, or the one that goes with several."""
+    return one if len(subjects) == 1 else many
 
+
+def command(*words: str) -> str:
+    """Return a shell command for a message, in backticks, whatever its words hold."""
+    return f"`{shlex.join(words)}`"
+
+
+#: What a definition holds for a guest that libvirt is to confine.
+DYNAMIC = "`<seclabel type='dynamic' model='selinux' relabel='yes'/>`"
 
 #: How a message calls the way in which a guest uses an image.
 MODE_WORDS = {
     ImageMode.PRIVATE: "the guest's own disk",
-    ImageMode.SHAREABLE: "shareable",
-    ImageMode.READONLY: "read-only",
+    ImageMode.SHAREABLE: "a shareable disk",
+    ImageMode.READONLY: "a read-only disk",
 }
+
+
+def restart(name: str) -> str:
+    """Return the commands that stop a guest and start it anew."""
+    return f"{command('virsh', 'shutdown', name)} and {command('virsh', 'start', name)}"
+
+
+def new_level(guests: Sequence[Guest]) -> str:
+    """Return how to give each of some guests a level of its own, the first one in full."""
+    first = guests[0]
+    if not first.known_to_libvirt:
+        text = (
+            f"libvirt does not know {first.name}: end its process{_pid(first)} and start the "
+            f"guest with virsh"
+        )
+    elif first.seclabel is None or first.seclabel.type in (
+        SeclabelType.DYNAMIC,
+        SeclabelType.DEFAULT,
+    ):
+        text = f"{restart(first.name)}: libvirt draws a new level for {first.name} when it starts"
+    else:
+        text = (
+            f"{command('virsh', 'edit', first.name)}, and put {DYNAMIC} in place of its SELinux "
+            f"seclabel (or, into its <label>, two categories that no other guest has)"
+        )
+        if first.running:
+            text += f"; then {restart(first.name)}"
+    others = {guest.name for guest in guests[1:]}
+    return f"{text}; likewise for {listed(others)}" if others else text
+
+
+def _pid(guest: Guest) -> str:
+    known = guest.process is not None and guest.process.pid is not None
+    return f" (pid {guest.process.pid})" if known and guest.process is not None else ""

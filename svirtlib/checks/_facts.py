@@ -33,11 +33,15 @@ class Confined:
         guest: the guest.
         context: its process's context; the kernel's word where there is one, else libvirt's.
         level: the high level of the context.
+        text: the context as it was written there.
+        source: where that was seen.
     """
 
     guest: Guest
     context: Context
     level: Level
+    text: str
+    source: str
 
 
 @frozen
@@ -46,7 +50,7 @@ class Unconfined:
 
     Attributes:
         guest: the guest.
-        cause: why, for guests that share the cause.
+        cause: why; the same text for all guests with that cause.
         context: its context as text, or None where it has none that we know.
         source: where that was seen.
     """
@@ -106,7 +110,10 @@ class Facts:
             text, source = guest.process.context, guest.process.source
         elif seclabel is not None and seclabel.type is SeclabelType.NONE:
             return Unconfined(
-                guest, "their seclabel is of type 'none'", None, _where(guest, seclabel.line)
+                guest,
+                "the SELinux seclabel is of type 'none'",
+                None,
+                _where(guest, seclabel.line),
             )
         elif seclabel is None or seclabel.label is None:
             return self._without_label(guest)
@@ -131,7 +138,7 @@ class Facts:
                 f"its label has no level and cannot be compared: {quote(text)}",
                 guest.name,
             )
-        return Confined(guest, context, context.level)
+        return Confined(guest, context, context.level, text, source)
 
     def _without_label(self, guest: Guest) -> Unconfined | Unreadable:
         """Decide on a running guest whose XML states no label."""
@@ -158,13 +165,11 @@ class Facts:
                 guest.name,
             )
         if any(seclabel.model == "apparmor" for seclabel in guest.seclabels):
-            return Unreadable(
-                what, "not judged: AppArmor confines it, not SELinux", guest.name
-            )
+            return Unreadable(what, "not judged: AppArmor confines it, not SELinux", guest.name)
         return Unconfined(
             guest,
-            "libvirt gives them no SELinux label (its security driver is off, or "
-            "security_default_confined = 0)",
+            "libvirt gave it no SELinux label; its security driver is off, or "
+            "security_default_confined is 0",
             None,
             guest.source,
         )
@@ -224,8 +229,7 @@ class Facts:
     def shared(self, uses: Iterable[Use]) -> bool:
         """Tell whether an image is meant for several guests: shareable, or read-only for one."""
         return any(
-            use.image.mode is not ImageMode.PRIVATE or use.image.shared_on_purpose
-            for use in uses
+            use.image.mode is not ImageMode.PRIVATE or use.image.shared_on_purpose for use in uses
         )
 
     def labels(self) -> Iterator[tuple[Guest, str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.checks._check import Check, listed
+from svirtlib.checks._check import DYNAMIC, Check, command, listed, one_or_many, restart
 from svirtlib.checks._facts import Facts, Unconfined
 from svirtlib.findings import Evidence, Finding, Severity
 
@@ -31,35 +31,42 @@ class GuestUnconfined(Check):
         for cause, outcomes in causes.items():
             names = tuple(sorted(outcome.guest.name for outcome in outcomes))
             others = tuple(
-                sorted(
-                    guest.name for guest in facts.running if guest.name not in set(names)
-                )
+                sorted(guest.name for guest in facts.running if guest.name not in set(names))
             )
-            verb = "runs" if len(names) == 1 else "run"
-            cause_text = cause.replace("their", "its") if len(names) == 1 else cause
-            cause_text = cause_text.replace("them", "it") if len(names) == 1 else cause_text
             yield Finding(
                 rule=self.ident,
                 severity=self.severity,
                 guests=names,
                 reaches=others,
                 reaches_count=len(others),
-                labels=tuple(
-                    sorted({outcome.context for outcome in outcomes if outcome.context})
-                ),
+                labels=tuple(sorted({outcome.context for outcome in outcomes if outcome.context})),
                 message=(
-                    f"{listed(names)} {verb} without sVirt, because {cause_text}: SELinux keeps "
-                    f"{'it' if len(names) == 1 else 'them'} from no other guest's memory, disks "
-                    f"and sockets"
+                    f"{listed(names)} {one_or_many(names, 'runs', 'run')} without sVirt ({cause}): "
+                    f"SELinux does not keep {one_or_many(names, 'it', 'them')} from other guests' "
+                    f"memory, disks and sockets"
                 ),
-                remedy=(
-                    f"let libvirt confine {'it' if len(names) == 1 else 'them'}: virsh edit "
-                    f"{names[0]}, replace its SELinux seclabel by <seclabel type='dynamic' "
-                    f"model='selinux' relabel='yes'/>, then stop and start the guest; keep "
-                    f"security_driver = \"selinux\" and security_default_confined = 1 in qemu.conf"
-                ),
+                remedy=_remedy(outcomes),
                 evidence=tuple(
                     Evidence(outcome.source, f"{outcome.guest.name}: {outcome.context or cause}")
                     for outcome in outcomes[:_SHOWN]
                 ),
             )
+
+
+def _remedy(outcomes: list[Unconfined]) -> str:
+    first = outcomes[0].guest
+    others = {outcome.guest.name for outcome in outcomes[1:]}
+    if not first.known_to_libvirt:
+        text = f"libvirt does not know {first.name}: end its process and start it with virsh"
+    elif first.seclabel is None:
+        text = (
+            f'let libvirt confine its guests: set security_driver = "selinux" and '
+            f"security_default_confined = 1 in /etc/libvirt/qemu.conf and restart libvirt's "
+            f"daemon; then {restart(first.name)}"
+        )
+    else:
+        text = (
+            f"let libvirt confine {first.name}: {command('virsh', 'edit', first.name)}, put "
+            f"{DYNAMIC} in place of the SELinux seclabel; then {restart(first.name)}"
+        )
+    return f"{text}; likewise for {listed(others)}" if others else text

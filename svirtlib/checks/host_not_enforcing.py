@@ -26,13 +26,14 @@ class HostNotEnforcing(Check):
             return
         if host.mode is Mode.PERMISSIVE:
             remedy = (
-                "setenforce 1, and SELINUX=enforcing in /etc/selinux/config so that it stays; "
-                "look at 'ausearch -m AVC' first for what enforcing will deny"
+                "`setenforce 1`, and SELINUX=enforcing in /etc/selinux/config so that it stays; "
+                "look first at what enforcing will deny: `ausearch -m AVC`"
             )
         else:
             remedy = (
-                "install a policy, set SELINUX=enforcing in /etc/selinux/config, start the kernel "
-                "with 'security=selinux selinux=1', and relabel (touch /.autorelabel) at the boot"
+                "install a policy, set SELINUX=permissive in /etc/selinux/config, have all files "
+                "relabelled at the next boot (`touch /.autorelabel`), boot with security=selinux "
+                "on the kernel's command line; when nothing is denied any more, SELINUX=enforcing"
             )
         yield Finding(
             rule=self.ident,
@@ -41,8 +42,8 @@ class HostNotEnforcing(Check):
             reaches=tuple(guest.name for guest in facts.running),
             reaches_count=len(facts.running),
             message=(
-                f"SELinux is {host.mode.value} on {host.name or 'this host'}: no label keeps any "
-                f"guest from another"
+                f"SELinux is {host.mode.value} on {host.name or 'this host'}: whatever their "
+                f"labels are, they keep no guest from another"
             ),
             remedy=remedy,
             evidence=(Evidence("SELinux", f"mode {host.mode.value}"),),

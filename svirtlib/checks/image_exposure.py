@@ -7,12 +7,12 @@ from typing import Optional
 
 from attr import field, frozen, mutable
 
-from svirtlib.checks._check import Check, command, listed, several
+from svirtlib.checks._check import Check, command, listed, new_level, one_or_many, restart, several
 from svirtlib.checks._facts import Facts, Use
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
-from svirtlib.guests import ImageMode
+from svirtlib.guests import Host, ImageMode
 from svirtlib.labelling import labelling
 from svirtlib.standard_types import Access, access_of_guests
 
@@ -28,11 +28,13 @@ class _Bearer:
     owners: frozenset[str]
     path: str
     source: str
+    remedy: str
 
 
 @mutable
 class _Exposed:
     access: Access
+    remedy: str
     reaching: set[str] = field(factory=set)
     owners: set[str] = field(factory=set)
     paths: set[str] = field(factory=set)
@@ -62,7 +64,7 @@ class ImageExposure(Check):
             reaching = self._reaching(facts, bearer)
             if reaching is None:
                 continue
-            entry = exposed.setdefault(bearer.context, _Exposed(bearer.access))
+            entry = exposed.setdefault(bearer.context, _Exposed(bearer.access, bearer.remedy))
             entry.reaching |= reaching
             entry.owners |= bearer.owners
             entry.paths.add(bearer.path)
@@ -71,10 +73,12 @@ class ImageExposure(Check):
             yield self._exposed(context, entry)
 
     def _without_categories(self, facts: Facts, members: tuple[int, ...]) -> Finding:
+        confined = [facts.confined[position] for position in members]
         owners = facts.names(members)
-        contexts = sorted({str(facts.confined[position].context) for position in members})
         others = len(facts.confined) - len(owners)
-        reach = f"{several(others, 'other running guest')} can" if others else "any guest can"
+        reach = "any other guest can"
+        if others:
+            reach = f"{several(others, 'other running guest')} can"
         return Finding(
             rule=self.ident,
             severity=self.severity,
@@ -85,27 +89,21 @@ class ImageExposure(Check):
                 sorted(
                     {
                         image.path
-                        for position in members
-                        for image in facts.confined[position].guest.images
+                        for one in confined
+                        for image in one.guest.images
                         if image.path and image.mode is ImageMode.PRIVATE
                     }
                 )
             ),
-            labels=tuple(contexts),
+            labels=tuple(sorted({str(one.context) for one in confined})),
             message=(
-                f"{listed(owners)} run{'s' if len(owners) == 1 else ''} without categories: its "
-                f"level lies below every other's, and {reach} read and write its disks"
+                f"{listed(owners)} {one_or_many(owners, 'runs', 'run')} with the level "
+                f"{confined[0].level}, which has no categories: {reach} read and write "
+                f"{one_or_many(owners, 'its', 'their')} disks"
             ),
-            remedy=(
-                f"give {listed(owners)} two categories that no other guest has, or make it "
-                f"dynamic (virsh edit {owners[0]}, <seclabel type='dynamic' model='selinux' "
-                f"relabel='yes'/>); then stop and start it"
-            ),
+            remedy=new_level([one.guest for one in confined]),
             evidence=tuple(
-                Evidence(
-                    facts.confined[position].guest.name, str(facts.confined[position].context)
-                )
-                for position in members[:_SHOWN]
+                Evidence(one.source, f"{one.guest.name}: {one.text}") for one in confined[:_SHOWN]
             ),
         )
 
@@ -114,12 +112,9 @@ class ImageExposure(Check):
             if facts.shared(uses):
                 continue
             text, source = self._context(facts, uses)
-            if text is None:
-                continue
-            try:
-                context = Context.parse(text)
-            except InvalidContextError:
-                # The kernel takes it for unlabeled, which no guest may use; see label-invalid.
+            context = None if text is None else _parsed(text)
+            if context is None:
+                # The kernel takes no context for unlabeled, which no guest may use.
                 continue
             access = access_of_guests(context.type)
             if context.range is None or access not in (Access.READ, Access.WRITE):
@@ -130,6 +125,7 @@ class ImageExposure(Check):
                 owners=frozenset(use.guest.name for use in uses),
                 path=uses[0].image.name,
                 source=source,
+                remedy=_remedy(_first(uses), context, facts.inventory.host),
             )
 
     def _context(self, facts: Facts, uses: list[Use]) -> tuple[Optional[str], str]:
@@ -155,9 +151,7 @@ class ImageExposure(Check):
         if level is None:
             return None
         owners = [
-            confined.level
-            for confined in facts.confined
-            if confined.guest.name in bearer.owners
+            confined.level for confined in facts.confined if confined.guest.name in bearer.owners
         ]
         if not level.mask and owners and not any(owner.mask for owner in owners):
             return None
@@ -176,12 +170,19 @@ class ImageExposure(Check):
         reaching = tuple(sorted(entry.reaching))
         owners = tuple(sorted(entry.owners))
         paths = tuple(sorted(entry.paths))
+        what = (
+            f"{listed(paths)} of {listed(owners)} {one_or_many(paths, 'has', 'have')} the label "
+            f"{context}"
+        )
+        use = f"can {entry.access.verb} {one_or_many(paths, 'it', 'them')}"
         if everybody:
-            cause = "without categories"
-            who = f"every guest ({several(len(reaching), 'other')} running)"
+            now = f" ({several(len(reaching), 'other')} running now)" if reaching else ""
+            message = f"{what}, without categories: every guest{now} {use}"
         else:
-            cause = f"with the level {context.level}, which {listed(reaching)} dominates"
-            who = "it" if len(reaching) == 1 else "each"
+            message = (
+                f"{what}, whose level is not {one_or_many(owners, 'its guest', 'their guest')}'s: "
+                f"{listed(reaching)} {use}"
+            )
         return Finding(
             rule=self.ident,
             severity=self.severity,
@@ -190,14 +191,36 @@ class ImageExposure(Check):
             reaches_count=len(owners),
             paths=paths,
             labels=(str(context),),
-            message=(
-                f"{listed(paths)} of {listed(owners)} is labelled {context.type} {cause}: {who} "
-                f"can {entry.access.verb} it"
-            ),
-            remedy=(
-                f"stop {listed(owners)}, restore the label ({command('restorecon', '-F', paths[0])}"
-                f"), and let libvirt label the image again at the start; remove a <label> of the "
-                f"disk's own seclabel if it has one (virsh edit {owners[0]})"
-            ),
+            message=message,
+            remedy=entry.remedy + ("; likewise for the other images" if len(paths) > 1 else ""),
             evidence=tuple(entry.evidence[:_SHOWN]),
         )
+
+
+def _first(uses: list[Use]) -> Use:
+    """Return the use to speak of: that of a running guest where there is one."""
+    return next((use for use in uses if use.guest.running), uses[0])
+
+
+def _remedy(use: Use, context: Context, host: Host) -> str:
+    """Return how one image comes to have its guest's label."""
+    guest, image = use.guest, use.image
+    stated = image.seclabel.label if image.seclabel is not None else None
+    if stated is not None and _parsed(stated) == context:
+        remedy = (
+            f"{command('virsh', 'edit', guest.name)}, and take the <seclabel> out of the "
+            f"<source> of {image.target or image.name}"
+        )
+        return f"{remedy}; then {restart(guest.name)}" if guest.running else remedy
+    path = image.path or image.name
+    own = labelling(guest, image, host).context
+    if own is not None and _parsed(own) != context:
+        return f"{command('chcon', own, path)} while {guest.name} runs"
+    return f"{command('restorecon', '-F', path)} while {guest.name} is off"
+
+
+def _parsed(text: str) -> Optional[Context]:
+    try:
+        return Context.parse(text)
+    except InvalidContextError:
+        return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from svirtlib.checks._check import MODE_WORDS, Check, Need, command, listed
+from svirtlib.checks._check import MODE_WORDS, Check, Need, command, listed, several
 from svirtlib.checks._facts import Facts, Use
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
@@ -38,7 +38,7 @@ class ImageLabelDrift(Check):
                 label = facts.file(use.image)
                 if wanted is None or label is None or not label.labelable:
                     continue
-                actual = label.context or "no label"
+                actual = label.context or ""
                 if not _same(actual, wanted):
                     key = _kind_of_drift(actual, wanted)
                     drifted.setdefault(key, []).append((use, actual, wanted))
@@ -55,23 +55,34 @@ class ImageLabelDrift(Check):
         guests = tuple(sorted({use.guest.name for use, _, _ in cases}))
         paths = tuple(sorted({use.image.name for use, _, _ in cases}))
         use, actual, wanted = cases[0]
-        more = f" (and {len(cases) - 1} more alike)" if len(cases) > 1 else ""
+        drift = (
+            f"is labelled {actual or 'with nothing'}; as {MODE_WORDS[use.image.mode]} it should "
+            f"have {wanted}"
+        )
+        if len(paths) == 1:
+            message = f"{use.image.name} of {listed(guests)} {drift}"
+        else:
+            message = (
+                f"{several(len(paths), 'image')} of {listed(guests)} have other labels than they "
+                f"should: {use.image.name}, for one, {drift}"
+            )
+        more = "; likewise for the others" if len(paths) > 1 else ""
         return Finding(
             rule=self.ident,
             severity=self.severity,
             guests=guests,
             paths=paths,
-            labels=tuple(sorted({text for _, a, w in cases for text in (a, w)})),
-            message=(
-                f"{listed(paths)} in use by {listed(guests)}: the label is {actual}, and as "
-                f"{MODE_WORDS[use.image.mode]} it should be {wanted}{more}"
-            ),
+            labels=tuple(sorted({text for _, a, w in cases for text in (a, w)} - {""})),
+            message=message,
             remedy=(
-                f"while the guest runs, set it back: {command('chcon', wanted, use.image.name)}; "
-                f"then find what changed it (restorecon on a folder of running guests?)"
+                f"{command('chcon', wanted, use.image.name)} while the guest runs{more}; then find "
+                f"out what changed the label, such as a restorecon over a folder in use"
             ),
             evidence=tuple(
-                Evidence(use.image.name, f"has {actual}, {use.guest.name} calls for {wanted}")
+                Evidence(
+                    use.image.name,
+                    f"{use.image.name}: {actual or 'no label'}, {use.guest.name} needs {wanted}",
+                )
                 for use, actual, wanted in cases[:_SHOWN]
             ),
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.checks._check import Check, listed
+from svirtlib.checks._check import Check, listed, new_level, one_or_many
 from svirtlib.checks._facts import Facts
 from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.guests import Guest
+from svirtlib.seclabel import SeclabelType
 
 _SHOWN = 10
 
@@ -28,7 +30,7 @@ class LabelCollision(Check):
         for group in facts.relations.collisions:
             members = [facts.confined[position] for position in group.members]
             names = facts.names(group.members)
-            both = "both" if len(names) == 2 else f"all {len(names)}"
+            guests = [member.guest for member in members]
             yield Finding(
                 rule=self.ident,
                 severity=self.severity,
@@ -37,17 +39,22 @@ class LabelCollision(Check):
                 reaches_count=len(names),
                 labels=tuple(sorted({str(member.context) for member in members})),
                 message=(
-                    f"{listed(names)} {both} run with the level {group.level}: each can read and "
-                    f"write the disks of the other{'s' if len(names) > 2 else ''}"
+                    f"{listed(names)} run with the same level, {group.level}: each can read and "
+                    f"write the disks of the {one_or_many(names[1:], 'other', 'others')}"
                 ),
-                remedy=(
-                    f"give each but one another label: make them dynamic (virsh edit NAME, "
-                    f"<seclabel type='dynamic' model='selinux' relabel='yes'/>), or choose a "
-                    f"static level of two categories that no other guest has; then stop and "
-                    f"start {listed(names[1:])}"
-                ),
+                remedy=new_level(sorted(guests, key=_to_be_kept)[:0:-1]),
                 evidence=tuple(
-                    Evidence(member.guest.name, str(member.context))
+                    Evidence(member.source, f"{member.guest.name}: {member.text}")
                     for member in members[:_SHOWN]
                 ),
             )
+
+
+def _to_be_kept(guest: Guest) -> tuple[bool, str]:
+    """Return a key by which the guest comes first that may best keep the common level.
+
+    A dynamic guest's level is one that libvirt gives to no other dynamic guest; it is the
+    static ones that are in its way.
+    """
+    seclabel = guest.seclabel
+    return (seclabel is not None and seclabel.type is SeclabelType.STATIC, guest.name)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.checks._check import Check, listed, several
-from svirtlib.checks._facts import Facts
+from svirtlib.checks._check import Check, listed, new_level, one_or_many, several
+from svirtlib.checks._facts import Confined, Facts
 from svirtlib.findings import Evidence, Finding, Severity
-from svirtlib.relations import Cause, Exposure
+from svirtlib.relations import Cause, Exposure, Holders
 
 _SHOWN = 10
 
@@ -33,57 +33,58 @@ class LabelExposure(Check):
         reaching = facts.names(exposure.reaching.members)
         reached = facts.names(exposure.reached.members)
         wide = exposure.by is Cause.DOMINATING
-        cause = exposure.reaching if wide else exposure.reached
-        who = listed(reaching) if exposure.reaching.count == len(reaching) else (
-            several(exposure.reaching.count, "guest")
-        )
-        whom = listed(reached) if exposure.reached.count == len(reached) else (
-            several(exposure.reached.count, "guest")
-        )
-        if wide:
-            message = (
-                f"{who} run{'s' if exposure.reaching.count == 1 else ''} with {exposure.level}, "
-                f"which includes the categories of {whom}: it can read and write their disks"
-                if exposure.reached.count != 1
-                else f"{who} run{'s' if exposure.reaching.count == 1 else ''} with "
-                f"{exposure.level}, which includes the categories of {whom}: it can read and "
-                f"write its disks"
-            )
-        else:
-            message = (
-                f"{whom} run{'s' if exposure.reached.count == 1 else ''} with {exposure.level}, "
-                f"which the levels of {who} include: they can read and write its disks"
-                if exposure.reaching.count != 1
-                else f"{whom} run{'s' if exposure.reached.count == 1 else ''} with "
-                f"{exposure.level}, which the level of {who} includes: it can read and write "
-                f"their disks"
-            )
-        fixed = reaching if wide else reached
+        cause, far = exposure.reaching, exposure.reached
+        if not wide:
+            cause, far = far, cause
+        holders = _confined(facts, cause)
         return Finding(
             rule=self.ident,
             severity=self.severity,
             guests=reaching,
             reaches=reached,
             reaches_count=exposure.reached.count,
-            labels=tuple(
-                sorted(
-                    {
-                        str(facts.confined[position].context)
-                        for position in cause.members[:_SHOWN]
-                    }
-                )
-            ),
-            message=message,
-            remedy=(
-                f"give {listed(fixed)} exactly two categories that no other guest has, or make it "
-                f"dynamic (virsh edit {fixed[0]}, <seclabel type='dynamic' model='selinux' "
-                f"relabel='yes'/>); then stop and start it"
-            ),
+            labels=tuple(sorted({str(confined.context) for confined in holders[:_SHOWN]})),
+            message=_wide(facts, exposure) if wide else _narrow(facts, exposure),
+            remedy=new_level([confined.guest for confined in holders]),
             evidence=tuple(
-                Evidence(
-                    facts.confined[position].guest.name, str(facts.confined[position].context)
-                )
-                for holders in (exposure.reaching, exposure.reached)
-                for position in holders.members[: _SHOWN // 2]
+                Evidence(confined.source, f"{confined.guest.name}: {confined.text}")
+                for confined in (*holders[: _SHOWN // 2], *_confined(facts, far)[: _SHOWN // 2])
             ),
         )
+
+
+def _confined(facts: Facts, holders: Holders) -> list[Confined]:
+    guests = [facts.confined[position] for position in holders.members]
+    return sorted(guests, key=lambda confined: confined.guest.name)
+
+
+def _names(facts: Facts, holders: Holders) -> str:
+    """Return the holders for a sentence; the number of more than a finding lists."""
+    if holders.count > len(holders.members):
+        return several(holders.count, "guest")
+    return listed(facts.names(holders.members))
+
+
+def _wide(facts: Facts, exposure: Exposure) -> str:
+    """Tell of guests whose level includes those of others."""
+    who = facts.names(exposure.reaching.members)
+    whom = _names(facts, exposure.reached)
+    of_whom = "their" if exposure.reached.count > 1 else f"{whom}'s"
+    return (
+        f"{listed(who)} {one_or_many(who, 'runs', 'run')} with the level {exposure.level}, which "
+        f"includes the categories of {whom}: {one_or_many(who, 'it', 'each')} can read and write "
+        f"{of_whom} disks (not the other way round)"
+    )
+
+
+def _narrow(facts: Facts, exposure: Exposure) -> str:
+    """Tell of guests whose level is included in those of others."""
+    whom = facts.names(exposure.reached.members)
+    who = _names(facts, exposure.reaching)
+    others = exposure.reaching.count > 1
+    return (
+        f"{listed(whom)} {one_or_many(whom, 'runs', 'run')} with the level {exposure.level}, which "
+        f"the {'levels' if others else 'level'} of {who} {'include' if others else 'includes'}: "
+        f"{'they' if others else 'it'} can read and write {one_or_many(whom, 'its', 'their')} "
+        f"disks (not the other way round)"
+    )

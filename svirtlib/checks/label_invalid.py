@@ -6,17 +6,21 @@ from collections.abc import Iterator
 
 from attr import field, mutable
 
-from svirtlib.checks._check import Check, listed
+from svirtlib.checks._check import Check, command, listed
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError, quote
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.seclabel import SeclabelType
 
+_SHOWN = 10
+
 
 @mutable
 class _Holders:
     reason: str
+    #: Guests whose XML states it.
+    stating: set[str] = field(factory=set)
     guests: set[str] = field(factory=set)
     paths: set[str] = field(factory=set)
     evidence: list[Evidence] = field(factory=list)
@@ -41,39 +45,48 @@ class LabelInvalid(Check):
             reason = _refusal(text)
             if reason:
                 holders = found.setdefault(text, _Holders(reason))
-                if guest.name not in holders.guests:
-                    holders.evidence.append(Evidence(guest.source, f"{guest.name}: {purpose}"))
-                holders.guests.add(guest.name)
+                if guest.name not in holders.stating:
+                    holders.evidence.append(
+                        Evidence(guest.source, f"{guest.name}: {purpose} {text}")
+                    )
+                holders.stating.add(guest.name)
         self._baselabels(facts, found)
         for label in facts.inventory.files:
             reason = "" if label.context is None else _refusal(label.context)
             if reason and label.context is not None:
                 holders = found.setdefault(label.context, _Holders(reason))
                 holders.paths.add(label.path)
-                holders.guests.update(
-                    use.guest.name for use in facts.uses.get(label.identity, ())
+                holders.evidence.append(
+                    Evidence(label.path, f"{label.path}: label {label.context}")
                 )
+                holders.guests.update(use.guest.name for use in facts.uses.get(label.identity, ()))
         for text, holders in found.items():
-            bearer = "the label" if not holders.paths else f"the label of {listed(holders.paths)}"
-            of = f" of {listed(holders.guests)}" if holders.guests and not holders.paths else ""
-            yield Finding(
-                rule=self.ident,
-                severity=self.severity,
-                guests=tuple(sorted(holders.guests)),
-                paths=tuple(sorted(holders.paths)),
-                labels=(text,),
-                message=f"{bearer}{of} is no context, {quote(text)}: {holders.reason}",
-                remedy=(
-                    "write it as user:role:type:range, for example "
-                    "system_u:system_r:svirt_t:s0:c87,c520 (two categories, the lower first); "
-                    + (
-                        f"virsh edit {sorted(holders.guests)[0]}"
-                        if not holders.paths and holders.guests
-                        else "set the image's label with chcon while its guest is off"
-                    )
-                ),
-                evidence=tuple(holders.evidence[:10]),
+            yield self._finding(text, holders)
+
+    def _finding(self, text: str, holders: _Holders) -> Finding:
+        guests = tuple(sorted(holders.stating | holders.guests))
+        paths = tuple(sorted(holders.paths))
+        bearers = sorted(holders.stating) or paths
+        if holders.stating:
+            remedy = (
+                f"{command('virsh', 'edit', bearers[0])}, and write it as user:role:type:range, "
+                f"such as system_u:system_r:svirt_t:s0:c87,c520 (the lower category first)"
             )
+        else:
+            remedy = (
+                f"give it a label of files while no guest uses it: "
+                f"{command('restorecon', '-F', paths[0])}"
+            )
+        return Finding(
+            rule=self.ident,
+            severity=self.severity,
+            guests=guests,
+            paths=paths,
+            labels=(text,),
+            message=f"{quote(text)}, a label of {listed(bearers)}, is no context: {holders.reason}",
+            remedy=remedy,
+            evidence=tuple(holders.evidence[:_SHOWN]),
+        )
 
     def _baselabels(self, facts: Facts, found: dict[str, _Holders]) -> None:
         """Look at baselabels: only their type takes effect, and a range may be left out."""
@@ -85,8 +98,8 @@ class LabelInvalid(Check):
             reason = "" if text is None else _refusal(text, range_needed=False)
             if reason and text is not None:
                 holders = found.setdefault(text, _Holders(reason))
-                holders.guests.add(guest.name)
-                holders.evidence.append(Evidence(guest.source, f"{guest.name}: baselabel"))
+                holders.stating.add(guest.name)
+                holders.evidence.append(Evidence(guest.source, f"{guest.name}: baselabel {text}"))
 
 
 def _refusal(text: str, *, range_needed: bool = True) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.checks._check import Check, listed
+from svirtlib.checks._check import Check, command, listed, one_or_many
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
-from svirtlib.findings import Finding, Severity
+from svirtlib.findings import Evidence, Finding, Severity
+
+_SHOWN = 10
 
 
 class LabelNotCanonical(Check):
@@ -25,13 +27,22 @@ class LabelNotCanonical(Check):
 
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for each such spelling."""
+        stating: dict[str, set[str]] = {}
         guests: dict[str, set[str]] = {}
         paths: dict[str, set[str]] = {}
-        for guest, _, text in facts.labels():
+        evidence: dict[str, list[Evidence]] = {}
+        for guest, purpose, text in facts.labels():
+            stating.setdefault(text, set()).add(guest.name)
             guests.setdefault(text, set()).add(guest.name)
+            evidence.setdefault(text, []).append(
+                Evidence(guest.source, f"{guest.name}: {purpose} {text}")
+            )
         for label in facts.inventory.files:
             if label.context is not None:
                 paths.setdefault(label.context, set()).add(label.path)
+                evidence.setdefault(label.context, []).append(
+                    Evidence(label.path, f"{label.path}: label {label.context}")
+                )
                 guests.setdefault(label.context, set()).update(
                     use.guest.name for use in facts.uses.get(label.identity, ())
                 )
@@ -43,8 +54,11 @@ class LabelNotCanonical(Check):
             if canonical == text:
                 continue
             where = paths.get(text, set())
-            bearer = listed(names) if names else listed(where)
-            edit = f"virsh edit {sorted(names)[0]}: " if names and not where else ""
+            bearers = sorted(stating.get(text, ())) or sorted(where)
+            if text in stating:
+                remedy = f"{command('virsh', 'edit', bearers[0])}, and write {canonical}"
+            else:
+                remedy = command("chcon", canonical, bearers[0])
             yield Finding(
                 rule=self.ident,
                 severity=self.severity,
@@ -52,8 +66,10 @@ class LabelNotCanonical(Check):
                 paths=tuple(sorted(where)),
                 labels=(text, canonical),
                 message=(
-                    f"the label {text} of {bearer} is {canonical} to the kernel: whoever compares "
-                    f"texts, as libvirt does, takes the two for different labels"
+                    f"{listed(bearers)} {one_or_many(bearers, 'has', 'have')} the label {text}, "
+                    f"which the kernel writes {canonical}: whoever compares texts, as libvirt "
+                    f"does, takes them for two labels"
                 ),
-                remedy=f"{edit}write {canonical}",
+                remedy=remedy,
+                evidence=tuple(evidence[text][:_SHOWN]),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.checks._check import Check, Need
+from svirtlib.checks._check import Check, Need, restart
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
@@ -38,13 +38,13 @@ class ProcessLabelDrift(Check):
                 guests=(guest.name,),
                 labels=(stated, actual),
                 message=(
-                    f"{guest.name} runs as {actual}, but libvirt states {stated}: libvirt labels "
-                    f"its disks for a process that does not exist"
+                    f"{guest.name} runs as {actual}, but libvirt states {stated}: its disks are "
+                    f"labelled for another process than the one that runs"
                 ),
                 remedy=(
-                    f"stop and start the guest: virsh shutdown {guest.name}; virsh start "
-                    f"{guest.name}; if it comes back so, look for what relabels or starts it "
-                    f"outside libvirt"
+                    f"{restart(guest.name)}; if the two differ again, find out what starts the "
+                    f"guest outside libvirt, and whether the kernel refused the label "
+                    f"(`ausearch -m AVC,SELINUX_ERR`)"
                 ),
                 evidence=(
                     Evidence(guest.process.source, actual),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from svirtlib.checks._check import Check, Need, command, listed
+from svirtlib.checks._check import Check, Need, command, listed, one_or_many
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
@@ -53,7 +53,19 @@ class RelabelOffMismatch(Check):
     def _finding(self, guest: Guest, refused: list[tuple[Image, FileLabel, str]]) -> Finding:
         paths = tuple(sorted({label.path for _, label, _ in refused}))
         image, label, reason = refused[0]
-        wanted = _fitting(guest, image)
+        them = one_or_many(paths, "it", "them")
+        so = "it will not start"
+        if guest.running:
+            so = f"it may lose {them}, and will not start again"
+        remedy = command("chcon", _fitting(guest, image), label.path)
+        if len(paths) > 1:
+            remedy += ", likewise for the others"
+        if _switched_off(guest, image):
+            why = "relabel='no'"
+            edit = command("virsh", "edit", guest.name)
+            remedy += f"; or {edit}, and have libvirt label {them}: relabel='yes'"
+        else:
+            why = f"it labels no storage of the type {image.kind.value}"
         return Finding(
             rule=self.ident,
             severity=self.severity,
@@ -61,18 +73,21 @@ class RelabelOffMismatch(Check):
             paths=paths,
             labels=tuple(sorted({label.context or "" for _, label, _ in refused} - {""})),
             message=(
-                f"libvirt does not relabel {listed(paths)} for {guest.name} (relabel='no'), and "
-                f"the guest may not use it: {reason}; it will not start"
+                f"{guest.name} may not use {listed(paths)}, and libvirt does not relabel {them} "
+                f"({why}): {reason}; so {so}"
             ),
-            remedy=(
-                f"label the image for it: {command('chcon', wanted, label.path)}; or let libvirt "
-                f"do so with relabel='yes' (virsh edit {guest.name})"
-            ),
+            remedy=remedy,
             evidence=tuple(
-                Evidence(label.path, f"{label.context or 'no label'}: {reason}")
-                for _, label, reason in refused[:_SHOWN]
+                Evidence(label.path, f"{label.path}: {label.context or 'no label'}")
+                for _, label, _ in refused[:_SHOWN]
             ),
         )
+
+
+def _switched_off(guest: Guest, image: Image) -> bool:
+    """Tell whether a seclabel, the guest's or the image's, turns relabelling off."""
+    seclabels = (guest.seclabel, image.seclabel)
+    return any(seclabel is not None and not seclabel.relabel for seclabel in seclabels)
 
 
 def _guest_context(guest: Guest) -> Optional[Context]:
@@ -104,9 +119,7 @@ def _refusal(guest: Guest, image: Image, label: FileLabel) -> str:
         return ""
     # A dynamic guest that is off has no level yet; it will have two fresh categories.
     dominates = (
-        process is not None
-        and process.level is not None
-        and process.level.dominates(context.level)
+        process is not None and process.level is not None and process.level.dominates(context.level)
     )
     if dominates:
         return ""

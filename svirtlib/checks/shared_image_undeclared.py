@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Optional
 
-from svirtlib.checks._check import MODE_WORDS, Check, listed
+from svirtlib.checks._check import MODE_WORDS, Check, command, listed, one_or_many
 from svirtlib.checks._facts import Facts, Use
 from svirtlib.findings import Evidence, Finding, Severity
-from svirtlib.guests import ImageMode
+from svirtlib.guests import Image, ImageMode
 
 
 class SharedImageUndeclared(Check):
@@ -58,39 +58,47 @@ class SharedImageUndeclared(Check):
         images: list[list[Use]],
     ) -> Finding:
         names = sorted({uses[0].image.name for uses in images})
+        them = one_or_many(names, "it", "them")
+        use = (
+            f"{listed(writers)} {one_or_many(writers, 'writes', 'write')} {listed(names)} without "
+            f"<shareable/>"
+        )
+        rest = [user for user in users if user not in writers]
+        if rest:
+            use += f", and {listed(rest)} {one_or_many(rest, 'uses', 'use')} {them} too"
         if severity is self.severity:
-            does = "writes" if len(writers) == 1 else "write"
             message = (
-                f"{listed(users)} use {listed(names)}, which {listed(writers)} {does} without "
-                f"<shareable/>: libvirt relabels it for one of them and cuts off the other"
+                f"{use}: libvirt labels {them} for the guest that starts last, and the others "
+                f"lose access, or all of them damage the content"
             )
         else:
             message = (
-                f"the definitions of {listed(users)} both write {listed(names)} without "
-                f"<shareable/>: started together they cut off or corrupt each other"
+                f"by their definitions, {use}: once they run together, they cut each other off or "
+                f"damage the content"
             )
         return Finding(
             rule=self.ident,
             severity=severity,
             guests=users,
             paths=tuple(
-                sorted(
-                    {use.image.path for uses in images for use in uses if use.image.path}
-                )
+                sorted({use.image.path for uses in images for use in uses if use.image.path})
             ),
             message=message,
             remedy=(
-                "give each guest a disk of its own (virt-clone, or an overlay: qemu-img create "
-                "-b BASE); only for a cluster file system add <shareable/> to the disk in every "
-                "guest that uses it (virsh edit NAME)"
+                f"{command('virsh', 'edit', users[0])}, and give each guest a disk of its own; "
+                f"only if a cluster file system coordinates them, add <shareable/> to that disk of "
+                f"{listed(users)}"
             ),
             evidence=tuple(
                 Evidence(
                     use.guest.source,
-                    f"{use.guest.name} has {use.image.name} as {use.image.target or 'disk'}: "
-                    f"{MODE_WORDS[use.image.mode]}",
+                    f"{use.guest.name}: {_device(use.image)} is {MODE_WORDS[use.image.mode]}",
                 )
                 for uses in images[:3]
                 for use in uses[:4]
             ),
         )
+
+
+def _device(image: Image) -> str:
+    return f"{image.target} ({image.name})" if image.target else image.name

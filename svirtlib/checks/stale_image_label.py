@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Optional
 
-from svirtlib.checks._check import Check, Need, command, listed
+from svirtlib.checks._check import Check, Need, command, listed, several
 from svirtlib.checks._facts import Facts, Use
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
@@ -12,7 +13,8 @@ from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import FileLabel
 from svirtlib.seclabel import SeclabelType
 
-_SHOWN = 10
+#: What libvirt writes to a file that it has relabelled, besides the same for DAC.
+_ATTRIBUTES = ("selinux", "ref_selinux", "timestamp_selinux")
 
 
 class StaleImageLabel(Check):
@@ -32,9 +34,7 @@ class StaleImageLabel(Check):
 
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for each such image."""
-        in_use = {
-            facts.identity(image) for guest in facts.running for image in guest.images
-        }
+        in_use = {facts.identity(image) for guest in facts.running for image in guest.images}
         levels = {confined.level for confined in facts.confined}
         seen: set[str] = set()
         for label in facts.inventory.files:
@@ -42,33 +42,34 @@ class StaleImageLabel(Check):
                 continue
             seen.add(label.identity)
             uses = facts.uses.get(label.identity, [])
-            stale = []
             context = _parsed(label)
             level = None if context is None else context.level
-            if level is not None and level.mask and level not in levels:
-                if not any(_asks_for(use, context) for use in uses):
-                    stale.append(f"the label {context}")
-            if label.references:
-                stale.append(
-                    f"libvirt's owner attributes (count {label.references}, remembered label "
-                    f"{label.remembered or 'none'})"
-                )
-            if stale:
-                yield self._finding(label, uses, stale)
+            stale_level = (
+                level is not None
+                and bool(level.mask)
+                and level not in levels
+                and not any(_asks_for(use, context) for use in uses)
+            )
+            if stale_level or label.references:
+                yield self._finding(label, uses, context if stale_level else None)
 
-    def _finding(self, label: FileLabel, uses: list[Use], stale: list[str]) -> Finding:
+    def _finding(
+        self, label: FileLabel, uses: list[Use], stale_context: Optional[Context]
+    ) -> Finding:
         guests = tuple(sorted({use.guest.name for use in uses}))
-        remedy = f"when nothing uses it: {command('restorecon', '-F', label.path)}"
+        stale, remedies = [], []
+        if stale_context is not None:
+            stale.append(f"the label {stale_context}")
+            remedies.append(command("restorecon", "-F", label.path))
         if label.references:
-            attributes = " ".join(
-                f"-x trusted.libvirt.security.{name}"
-                for name in ("selinux", "ref_selinux", "timestamp_selinux")
+            stale.append(
+                f"libvirt's owner attributes (in use by {several(label.references, 'guest')}, "
+                f"label to put back: {label.remembered or 'none'})"
             )
-            remedy += "".join(
-                f"; {command('setfattr', *option.split(), label.path)}"
-                for option in attributes.split(" -x ")
-                for option in [option if option.startswith("-x") else f"-x {option}"]
-            )
+            remedies += [
+                command("setfattr", "-x", f"trusted.libvirt.security.{name}", label.path)
+                for name in _ATTRIBUTES
+            ]
         return Finding(
             rule=self.ident,
             severity=self.severity,
@@ -76,22 +77,26 @@ class StaleImageLabel(Check):
             paths=(label.path,),
             labels=(label.context,) if label.context else (),
             message=(
-                f"{label.path}{' of ' + listed(guests) if guests else ''} is used by no running "
-                f"guest, but still has {' and '.join(stale)}"
+                f"no running guest uses {label.path}{_of(guests)}, but it still has "
+                f"{' and '.join(stale)}"
             ),
-            remedy=remedy,
-            evidence=(Evidence(label.path, "; ".join(stale)),),
+            remedy=f"while nothing uses it: {', '.join(remedies)}",
+            evidence=(Evidence(label.path, f"{label.path}: {'; '.join(stale)}"),),
         )
 
 
-def _parsed(label: FileLabel) -> Context | None:
+def _of(guests: tuple[str, ...]) -> str:
+    return f" (a disk of {listed(guests)})" if guests else ""
+
+
+def _parsed(label: FileLabel) -> Optional[Context]:
     try:
         return None if label.context is None else Context.parse(label.context)
     except InvalidContextError:
         return None
 
 
-def _asks_for(use: Use, context: Context | None) -> bool:
+def _asks_for(use: Use, context: Optional[Context]) -> bool:
     """Tell whether a definition gives the image this level on purpose."""
     wanted = []
     if use.image.seclabel is not None and use.image.seclabel.label is not None:

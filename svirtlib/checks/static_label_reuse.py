@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional
 
 from attr import frozen
 
-from svirtlib.checks._check import Check, listed
+from svirtlib.checks._check import DYNAMIC, Check, command, listed, new_level, one_or_many
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
@@ -20,6 +20,7 @@ from svirtlib.seclabel import SeclabelType
 from svirtlib.standard_types import bound_by_categories
 
 _SHOWN = 10
+_TOGETHER = "whenever they run together,"
 
 
 @frozen
@@ -27,6 +28,7 @@ class _Static:
     guest: Guest
     context: Context
     level: Level
+    text: str
 
 
 @frozen
@@ -86,32 +88,35 @@ class StaticLabelReuse(Check):
         statics = list(_statics(facts))
         relations = relate([static.level for static in statics])
         for group in relations.collisions:
-            holders = [statics[position] for position in group.members]
+            holders = _at(statics, group.members)
             yield self._finding(
                 holders,
-                f"the definitions of {_names_text(holders)} have one static level, {group.level}: "
-                f"run together, each reaches the other's disks",
+                f"the definitions of {_names_text(holders)} have the same static level, "
+                f"{group.level}: {_TOGETHER} each can read and write the disks of the "
+                f"{one_or_many(holders[1:], 'other', 'others')}",
                 holders[1:],
             )
         for exposure in relations.exposures:
-            reaching = [statics[position] for position in exposure.reaching.members]
-            reached = [statics[position] for position in exposure.reached.members]
+            reaching = _at(statics, exposure.reaching.members)
+            reached = _at(statics, exposure.reached.members)
             wide = exposure.by is Cause.DOMINATING
             yield self._finding(
                 reaching,
-                f"the static level of {_names_text(reaching)} includes that of "
-                f"{_names_text(reached)}: run together, it reaches the other's disks",
+                (_wide if wide else _narrow)(exposure.level, reaching, reached),
                 reaching if wide else reached,
                 reached,
+                count=exposure.reached.count,
             )
         for group in relations.uncategorised:
-            bare = [statics[position] for position in group.members]
-            others = [static for static in statics if static not in bare]
+            bare = _at(statics, group.members)
+            others = _at(statics, set(range(len(statics))).difference(group.members))
             if others:
                 yield self._finding(
                     others,
-                    f"the static level of {_names_text(bare)} has no categories: run together, "
-                    f"{_names_text(others)} reach its disks",
+                    f"the static {one_or_many(bare, 'level', 'levels')} of {_names_text(bare)} "
+                    f"{one_or_many(bare, 'has', 'have')} no categories: {_TOGETHER} "
+                    f"{_names_text(others)} can read and write "
+                    f"{one_or_many(bare, 'its', 'their')} disks",
                     bare,
                     bare,
                 )
@@ -126,14 +131,16 @@ class StaticLabelReuse(Check):
         if met:
             yield self._finding(
                 met,
-                f"the static level of {_names_text(met)} lies where libvirt draws dynamic ones "
-                f"(c{pool.first}.c{pool.last}), and libvirt reserves no static level: sooner or "
-                f"later a dynamic guest gets one that is equal or comparable",
+                f"the static {one_or_many(met, 'level', 'levels')} of {_names_text(met)} "
+                f"{one_or_many(met, 'lies', 'lie')} where libvirt draws dynamic ones "
+                f"(c{pool.first}.c{pool.last}), and libvirt reserves no static level: a dynamic "
+                f"guest may be given the same level, or a comparable one",
                 met,
                 remedy=(
-                    "keep the two apart: run the libvirt daemon with a narrower range "
-                    "(SELinuxContext= in its unit, for example ...:s0-s0:c0.c511) and take "
-                    "static levels above it; or make the guests dynamic"
+                    f"make {one_or_many(met, 'the guest', 'the guests')} dynamic "
+                    f"({command('virsh', 'edit', met[0].guest.name)}, {DYNAMIC}); or run libvirt's "
+                    f"daemon with a narrower range (SELinuxContext= in its unit, ending in "
+                    f"s0-s0:c0.c511, say) and take static levels from outside it"
                 ),
             )
 
@@ -142,29 +149,53 @@ class StaticLabelReuse(Check):
         guests: list[_Static],
         message: str,
         mended: list[_Static],
-        reached: Optional[list[_Static]] = None,
+        reached: Sequence[_Static] = (),
+        *,
+        count: Optional[int] = None,
         remedy: str = "",
     ) -> Finding:
-        reaches = sorted({static.guest.name for static in (reached or [])})
-        involved = [*guests, *(reached or [])]
+        reaches = sorted({static.guest.name for static in reached})
+        # The cause first: the one level, then what it meets.
+        involved = [*mended, *guests, *reached]
+        involved = list({id(static): static for static in involved}.values())
         return Finding(
             rule=self.ident,
             severity=self.severity,
             guests=tuple(sorted({static.guest.name for static in guests})),
             reaches=tuple(reaches),
-            reaches_count=len(reaches),
+            reaches_count=len(reaches) if count is None else count,
             labels=tuple(sorted({str(static.context) for static in involved})[:_SHOWN]),
             message=message,
-            remedy=remedy
-            or (
-                f"give {_names_text(mended)} two categories that no other definition has "
-                f"(virsh edit {mended[0].guest.name}, <label>), or make it dynamic"
-            ),
+            remedy=remedy or new_level([static.guest for static in mended]),
             evidence=tuple(
-                Evidence(static.guest.source, f"{static.guest.name}: {static.context}")
+                Evidence(static.guest.source, f"{static.guest.name}: {static.text}")
                 for static in involved[:_SHOWN]
             ),
         )
+
+
+def _at(statics: list[_Static], positions: Iterable[int]) -> list[_Static]:
+    return sorted((statics[position] for position in positions), key=lambda s: s.guest.name)
+
+
+def _wide(level: Level, reaching: list[_Static], reached: list[_Static]) -> str:
+    return (
+        f"the static {one_or_many(reaching, 'level', 'levels')} of {_names_text(reaching)}, "
+        f"{level}, {one_or_many(reaching, 'includes', 'include')} "
+        f"{one_or_many(reached, 'that', 'those')} of {_names_text(reached)}: {_TOGETHER} "
+        f"{one_or_many(reaching, 'it', 'each')} can read and write "
+        f"{one_or_many(reached, 'its', 'their')} disks"
+    )
+
+
+def _narrow(level: Level, reaching: list[_Static], reached: list[_Static]) -> str:
+    return (
+        f"the static {one_or_many(reached, 'level', 'levels')} of {_names_text(reached)}, "
+        f"{level}, {one_or_many(reached, 'is', 'are')} included in "
+        f"{one_or_many(reaching, 'that', 'those')} of {_names_text(reaching)}: {_TOGETHER} "
+        f"{one_or_many(reaching, 'it', 'they')} can read and write "
+        f"{one_or_many(reached, 'its', 'their')} disks"
+    )
 
 
 def _statics(facts: Facts) -> Iterator[_Static]:
@@ -177,7 +208,7 @@ def _statics(facts: Facts) -> Iterator[_Static]:
         except InvalidContextError:
             continue
         if context.level is not None and bound_by_categories(context.type) is not False:
-            yield _Static(guest, context, context.level)
+            yield _Static(guest, context, context.level, seclabel.label)
 
 
 def _is_dynamic(guest: Guest) -> bool:

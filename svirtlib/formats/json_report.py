@@ -30,9 +30,7 @@ def format_report(report: Report) -> str:
         },
         "guests": report.guests,
         "findings": [_finding(finding) for finding in report.findings],
-        "unreadable": [
-            {"what": entry.what, "reason": entry.reason} for entry in report.unreadable
-        ],
+        "unreadable": [{"what": entry.what, "reason": entry.reason} for entry in report.unreadable],
         "not_run": [{"rule": entry.rule, "reason": entry.reason} for entry in report.not_run],
         "notes": list(report.notes),
         "ignored": report.ignored,
