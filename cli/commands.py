@@ -14,7 +14,7 @@ from svirtlib import Context, Level, Range
 from svirtlib.cli.exitcodes import ExitCode
 from svirtlib.findings import Report, Severity
 from svirtlib.guests import Guest, Inventory
-from svirtlib.mls import DEFAULT_SPACE
+from svirtlib.mls import DEFAULT_SPACE, Relation
 
 __all__ = ["COMMANDS"]
 
@@ -32,9 +32,7 @@ def check(options: argparse.Namespace) -> int:
         rule, _, guest = text.partition("=")
         select_checks([rule])
         ignore.append((rule, guest))
-    report = run_checks(
-        _inventory(options), checks, guests=options.guests, ignore=ignore
-    )
+    report = run_checks(_inventory(options), checks, guests=options.guests, ignore=ignore)
     if options.format == "json":
         from svirtlib.formats.json_report import format_report
 
@@ -142,6 +140,7 @@ def explain(options: argparse.Namespace) -> int:
         lines += [
             ("compared with", str(other)),
             ("relation", relation.value),
+            ("meaning", _MEANINGS[relation]),
             ("join", str(facts["join"])),
             ("meet", str(facts["meet"])),
         ]
@@ -308,6 +307,15 @@ def _high(label: Union[Level, Range, Context]) -> Optional[Level]:
     return label.high if isinstance(label, Range) else label
 
 
+#: What a relation of two levels means for a guest and the images of another.
+_MEANINGS = {
+    Relation.EQUAL: "a guest with either reaches the images with the other: no separation",
+    Relation.DOMINATES: "a guest with the first reaches images with the second, not the reverse",
+    Relation.DOMINATED: "a guest with the second reaches images with the first, not the reverse",
+    Relation.INCOMPARABLE: "neither reaches images with the other: guests are kept apart",
+}
+
+
 def _use_of(level: Level) -> str:
     count = len(level.categories)
     if count == 0:
@@ -316,7 +324,9 @@ def _use_of(level: Level) -> str:
         return "one category: every guest that has it among its own reaches an image with it"
     if count == 2:
         return "two categories: what libvirt gives each dynamic guest"
-    return f"{count} categories: a guest with it reaches every image whose categories are among them"
+    return (
+        f"{count} categories: a guest with it reaches every image whose categories are among them"
+    )
 
 
 def _color(options: argparse.Namespace) -> bool:

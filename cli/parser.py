@@ -128,9 +128,7 @@ def _sources(parser: argparse.ArgumentParser) -> None:
         action="extend",
         help="files or folders of 'virsh dumpxml' output instead of libvirt; - is standard input",
     )
-    source.add_argument(
-        "--snapshot", metavar="FILE", help="a file that 'svirt-label export' wrote"
-    )
+    source.add_argument("--snapshot", metavar="FILE", help="a file that 'svirt-label export' wrote")
     group.add_argument(
         "--files",
         action=argparse.BooleanOptionalAction,

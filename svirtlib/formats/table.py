@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from svirtlib.findings import Finding, Report, Severity
@@ -36,6 +35,9 @@ _FEW = 3
 _FEW_NAMES = 10
 #: A message names so many guests at most; where there are more, a line of their own does.
 _IN_MESSAGE = 4
+#: Columns between the columns of a table, and the fewest at which its last one is wrapped.
+_GAP = 2
+_NARROWEST = 20
 
 #: Stands for a space at which a line is not to be broken; no printable text holds it.
 _GLUE = "\ue000"
@@ -85,15 +87,32 @@ def format_report(report: Report, *, width: int, color: bool, verbose: bool = Fa
 def format_rows(
     headings: Sequence[str], rows: Sequence[Sequence[str]], *, width: int, color: bool
 ) -> str:
-    """Return rows of text as a table."""
+    """Return rows of text as a table.
+
+    No cell is cut and no word is broken, so that labels and paths can be searched for and
+    copied; the last column is wrapped at its spaces where it has room.
+    """
     page = _Page(width, color)
-    table = Table(box=None, pad_edge=False, header_style="bold" if color else "")
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    page.console.print(table)
+    cells = [[printable(cell) for cell in row] for row in (headings, *rows)]
+    widths = [max(map(cell_len, column)) + _GAP for column in zip(*cells)][:-1]
+    room = page.width - sum(widths)
+    for place, row in enumerate(cells):
+        before = "".join(cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths))
+        for line in _wrapped(row[-1], room) if room >= _NARROWEST else [row[-1]]:
+            page.line(Text(before + line, "" if place else "bold"))
+            before = " " * sum(widths)
     return page.result()
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Return the lines of a text, broken at spaces alone; a longer word gets its own line."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and cell_len(f"{lines[-1]} {word}") <= room:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
 
 
 class _Page:
@@ -125,12 +144,15 @@ class _Page:
         """Put an empty line."""
         self.console.print()
 
+    def line(self, line: Text) -> None:
+        """Put one line, however long it is."""
+        self.console.print(line, soft_wrap=True)
+
     def heading(self, title: str, count: str, style: str) -> None:
         """Put a title that spans the page, with the number of what follows."""
-        line = Text(f"{title} ", style)
-        line.append("-" * (min(self.width, _WIDEST) - len(title) - len(count) - 2), "dim")
-        line.append(f" {count}", "dim")
-        self.console.print(line)
+        dashes = "-" * (min(self.width, _WIDEST) - len(title) - len(count) - 2)
+        line = Text.assemble((title, style), (f" {dashes} {count}", "dim"))
+        self.line(line)
         self.blank()
 
     def text(
@@ -159,9 +181,8 @@ class _Page:
         for number, line in enumerate(lines):
             before = head if head is not None and number == 0 else Text()
             columns = indent + (hang if number else 0)
-            row = Text(" " * max(0, columns - cell_len(before.plain)))
-            row = Text.assemble(before, row, line)
-            self.console.print(row, soft_wrap=True)
+            row = Text(" " * (columns - cell_len(before.plain)))
+            self.line(Text.assemble(before, row, line))
 
 
 def _glued(text: str, room: int) -> str:
