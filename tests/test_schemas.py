@@ -1,0 +1,210 @@
+"""The published JSON schemas say what the program really writes, and no more."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+
+import attr
+import pytest
+from jsonschema import Draft202012Validator
+from needs import require_module
+
+from svirtlib import guests, seclabel
+from svirtlib.checks import ALL_CHECKS
+from svirtlib.cli.main import main
+from svirtlib.findings import Evidence, Finding, NotRun, Severity
+from svirtlib.formats import json_report
+from svirtlib.snapshot import SCHEMA as SNAPSHOT_SCHEMA
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMAS = ROOT / "svirtlib" / "schemas"
+DEMO = ROOT / "svirtlib" / "demo"
+REPORT = json.loads((SCHEMAS / "report-1.json").read_text())
+SNAPSHOT = json.loads((SCHEMAS / "snapshot-1.json").read_text())
+
+GAPS = {
+    "broken.xml": "<domain><name>broken</name>",
+    "unlabelled.xml": """
+        <domain type='kvm' id='7'><name>unlabelled</name>
+          <seclabel type='dynamic' model='selinux' relabel='yes'/></domain>""",
+    "of-apparmor.xml": """
+        <domain type='kvm' id='8'><name>of-apparmor</name>
+          <seclabel type='dynamic' model='apparmor' relabel='yes'>
+            <label>libvirt-x</label><imagelabel>libvirt-x</imagelabel></seclabel></domain>""",
+    "note.txt": "no XML",
+}
+
+
+@pytest.fixture
+def run(capsys):
+    """Run ``svirt-label`` with these arguments; return its exit status and what it printed."""
+
+    def run(*arguments):
+        status = main([str(argument) for argument in arguments])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def gaps(tmp_path):
+    """A folder of documents of which some cannot be judged."""
+    folder = tmp_path / "gaps"
+    folder.mkdir()
+    for name, text in GAPS.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+def _demo_host():
+    require_module("libvirt", package="python3-libvirt")
+    return ["--connect", f"test://{DEMO / 'host.xml'}"]
+
+
+def _valid(text, schema):
+    document = json.loads(text)
+    errors = [error.message for error in Draft202012Validator(schema).iter_errors(document)]
+    assert errors == []
+    return document
+
+
+def _schemas_in(schema, path=""):
+    """Every subschema with where it stands."""
+    if isinstance(schema, dict):
+        yield path, schema
+        for key in ("properties", "$defs"):
+            for name, inner in schema.get(key, {}).items():
+                yield from _schemas_in(inner, f"{path}/{name}")
+        for key in ("items", "anyOf"):
+            inner = schema.get(key, [])
+            for one in inner if isinstance(inner, list) else [inner]:
+                yield from _schemas_in(one, f"{path}/{key}")
+
+
+@pytest.mark.parametrize("schema", [REPORT, SNAPSHOT], ids=["report", "snapshot"])
+def test_schema_is_strict_and_told(schema):
+    Draft202012Validator.check_schema(schema)
+    for path, inner in _schemas_in(schema):
+        if inner.get("type") == "object":
+            assert inner["additionalProperties"] is False, path
+            assert inner["required"] == list(inner["properties"]), path
+            for name, value in inner["properties"].items():
+                assert "$ref" in value or value["description"].endswith("."), f"{path}/{name}"
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"), [(REPORT, json_report.SCHEMA), (SNAPSHOT, SNAPSHOT_SCHEMA)]
+)
+def test_schema_has_the_name_that_documents_carry(schema, name):
+    assert schema["properties"]["schema"]["const"] == name
+    assert schema["$id"] == "urn:" + name.replace("/", ":")
+
+
+def test_severities_are_the_code_s():
+    finding = REPORT["$defs"]["finding"]["properties"]
+    assert finding["severity"]["enum"] == [
+        severity.label for severity in sorted(Severity, reverse=True)
+    ]
+
+
+def test_rules_are_the_code_s():
+    assert REPORT["$defs"]["rule"]["enum"] == [check.ident for check in ALL_CHECKS]
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        (REPORT["$defs"]["finding"], Finding),
+        (REPORT["$defs"]["finding"]["properties"]["evidence"]["items"], Evidence),
+        (REPORT["properties"]["not_run"]["items"], NotRun),
+        (SNAPSHOT["properties"]["inventory"], guests.Inventory),
+        (SNAPSHOT["$defs"]["host"], guests.Host),
+        (SNAPSHOT["$defs"]["guest"], guests.Guest),
+        (SNAPSHOT["$defs"]["image"], guests.Image),
+        (SNAPSHOT["$defs"]["process"], guests.Process),
+        (SNAPSHOT["$defs"]["file_label"], guests.FileLabel),
+        (SNAPSHOT["$defs"]["unreadable"], guests.Unreadable),
+        (SNAPSHOT["$defs"]["seclabel"], seclabel.Seclabel),
+        (SNAPSHOT["$defs"]["device_seclabel"], seclabel.DeviceSeclabel),
+    ],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_properties_are_the_attributes(place, kind):
+    assert set(place["properties"]) == {field.name for field in attr.fields(kind)}
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [
+        (SNAPSHOT["$defs"]["image"]["properties"]["use"], guests.ImageUse),
+        (SNAPSHOT["$defs"]["image"]["properties"]["kind"], guests.ImageKind),
+        (SNAPSHOT["$defs"]["image"]["properties"]["mode"], guests.ImageMode),
+        (SNAPSHOT["$defs"]["seclabel"]["properties"]["type"], seclabel.SeclabelType),
+        (SNAPSHOT["$defs"]["host"]["properties"]["mode"], guests.Mode),
+        (REPORT["properties"]["host"]["properties"]["selinux"]["properties"]["mode"], guests.Mode),
+    ],
+)
+def test_enumerations_are_the_code_s(place, kind):
+    assert issubclass(kind, enum.Enum)
+    assert set(place["enum"]) - {None} == {member.value for member in kind}
+
+
+def test_report_on_the_demo_documents(run):
+    status, text = run("check", "--format", "json", "--xml", DEMO / "dumpxml")
+    report = _valid(text, REPORT)
+    assert status == 1
+    assert report["complete"]
+    assert report["guests"] == len(list((DEMO / "dumpxml").glob("*.xml")))
+    assert report["not_run"]
+
+
+def test_report_on_the_demo_host(run):
+    status, text = run("check", "--format", "json", *_demo_host())
+    report = _valid(text, REPORT)
+    assert status == 1
+    assert report["complete"]
+    assert report["host"] == {"name": None, "selinux": {"mode": None, "policy": None}}
+
+
+def test_report_with_gaps(run, gaps):
+    status, text = run("check", "--format", "json", "--xml", gaps)
+    report = _valid(text, REPORT)
+    assert status == 3
+    assert not report["complete"]
+    assert len(report["unreadable"]) == 3
+    assert report["notes"]
+    assert {entry["rule"] for entry in report["not_run"]} > {"host-not-enforcing"}
+
+
+def test_report_cut_short(run):
+    _, text = run(
+        "check", "--format", "json", "--max-subjects", 1, "--ignore", "image-exposure",
+        "--xml", DEMO / "dumpxml",
+    )  # fmt: skip
+    report = _valid(text, REPORT)
+    assert report["ignored"] == 1
+    assert [(len(one["reaches"]), one["reaches_count"]) for one in report["findings"]] == [(1, 2)]
+
+
+def _sources(gaps, name):
+    return {
+        "documents": lambda: ["--xml", DEMO / "dumpxml"],
+        "gaps": lambda: ["--xml", gaps],
+        "files": lambda: ["--xml", DEMO / "dumpxml", "--files"],
+        "host": _demo_host,
+    }[name]()
+
+
+@pytest.mark.parametrize("name", ["documents", "gaps", "files", "host"])
+def test_snapshot_is_judged_as_its_source(run, gaps, tmp_path, name):
+    source = _sources(gaps, name)
+    status, text = run("export", *source)
+    _valid(text, SNAPSHOT)
+    assert status in (0, 3)
+    snapshot = tmp_path / "snapshot.json"
+    snapshot.write_text(text)
+    for options in ([], ["--format", "json"], ["--verbose"]):
+        assert run("check", *options, "--snapshot", snapshot) == run("check", *options, *source)
+    assert run("export", "--snapshot", snapshot) == (status, text)
