@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Optional
 
-from attr import evolve, frozen
+from attr import frozen
 
 from svirtlib.errors import InvalidContextError, InvalidRangeError
 from svirtlib.mls import DEFAULT_SPACE, MAX_TEXT, TOO_LONG, LabelSpace, Level, Range
@@ -20,6 +20,7 @@ __all__ = ["Context"]
 
 # What the policy compilers accept as a name (checkpolicy's and CIL's identifiers).
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*", re.ASCII)
+_NAMES = re.compile(":".join([_NAME.pattern] * 3), re.ASCII)
 
 
 @frozen(repr=False)
@@ -56,18 +57,27 @@ class Context:
         parts = text.split(":", 3)
         if len(parts) < 3:
             raise InvalidContextError(text, "a context is user:role:type:range")
-        offset = 0
+        range: Optional[Range] = None
+        fault: Optional[InvalidContextError] = None
+        if len(parts) > 3:
+            try:
+                range = Range.parse(parts[3], space)
+            except InvalidRangeError as error:
+                offset = len(text) - len(parts[3])
+                span = error.span and (error.span[0] + offset, error.span[1] + offset)
+                fault = InvalidContextError(text, error.reason, span)
         try:
-            without_range = cls(parts[0], parts[1], parts[2])
-            if len(parts) == 3:
-                return without_range
-            offset = len(text) - len(parts[3])
-            return without_range.with_range(Range.parse(parts[3], space))
-        except (InvalidContextError, InvalidRangeError) as error:
-            span = error.span and (error.span[0] + offset, error.span[1] + offset)
-            raise InvalidContextError(text, error.reason, span) from None
+            context = cls(parts[0], parts[1], parts[2], range)
+        except InvalidContextError as error:
+            raise InvalidContextError(text, error.reason, error.span) from None
+        if fault is not None:
+            raise fault
+        return context
 
     def __attrs_post_init__(self) -> None:
+        # All at once, and one by one only to find the culprit.
+        if _NAMES.fullmatch(f"{self.user}:{self.role}:{self.type}"):
+            return
         offset = 0
         for kind, name in (("user", self.user), ("role", self.role), ("type", self.type)):
             if not _NAME.fullmatch(name):
@@ -87,11 +97,11 @@ class Context:
 
     def with_range(self, range: Optional[Range], /) -> Context:
         """Return the same context with another range, or with none."""
-        return evolve(self, range=range)
+        return Context(self.user, self.role, self.type, range)
 
     def with_type(self, type: str, /) -> Context:
         """Return the same context with another type."""
-        return evolve(self, type=type)
+        return Context(self.user, self.role, type, self.range)
 
     def __str__(self) -> str:
         text = f"{self.user}:{self.role}:{self.type}"

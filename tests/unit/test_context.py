@@ -126,6 +126,7 @@ def test_longest_text():
     [
         (("", "r", "t"), "the user is missing", ":r:t"),
         (("u", "r:r", "t"), "no policy can have such a role", "u:r:r:t"),
+        (("u:r", "t", ""), "no policy can have such a user", "u:r:t:"),
         (("u", "r", "t\n"), "white space in the type", "u:r:t\n"),
         (("u", "r", "1", Range.parse("s0:c1")), "no policy can have such a type", "u:r:1:s0:c1"),
     ],
