@@ -150,12 +150,20 @@ def explain(options: argparse.Namespace) -> int:
     return _write_rows(options, ("label", options.label), lines, "label")
 
 
+def generate(options: argparse.Namespace) -> int:
+    """Print a seclabel, or a document with it."""
+    from svirtlib.cli.generate import run
+
+    return run(options, _inventory, _write)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "list": list_labels,
     "show": show,
     "export": export,
     "explain": explain,
+    "generate": generate,
 }
 
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
 
+from attr import evolve
+
 from svirtlib import Context, Range
 from svirtlib.cli.exitcodes import ExitCode
 from svirtlib.errors import DomainXMLError, SelectionError
@@ -112,6 +114,9 @@ def run(
         write(options, _json(options, result, contexts, in_use))
     else:
         write(options, _xml(result))
+    if guest is not None and guest.running:
+        note = "the document is of a running guest, whose label changes when it is started anew"
+        result = evolve(result, notes=(*result.notes, note))
     return _tell(options, result, in_use)
 
 
@@ -270,16 +275,18 @@ def _tell(options: argparse.Namespace, result: Generated, in_use: Optional[InUse
 
 def _respelled(options: argparse.Namespace) -> list[str]:
     """Return notes on labels that are written in another way than they were given."""
-    given = [(options.label, Context.parse), (options.baselabel, Context.parse)]
-    given.append((None if options.level == "auto" else options.level, Range.parse))
     devices = [text.partition("=")[2] for text in options.device]
-    given += [(text, Context.parse) for text in devices if text != _UNTOUCHED]
-    notes = []
-    for text, parse in given:
-        canonical = None if text is None else str(parse(text))
-        if canonical != text:
-            notes.append(f"{text} is written {canonical}, as the kernel prints it")
-    return notes
+    contexts = [options.label, options.baselabel, *devices]
+    canonical = {
+        text: str(Context.parse(text)) for text in contexts if text not in (None, _UNTOUCHED)
+    }
+    if options.level not in (None, "auto"):
+        canonical[options.level] = str(Range.parse(options.level))
+    return [
+        f"{text} is written {kernel}, as the kernel prints it"
+        for text, kernel in canonical.items()
+        if text != kernel
+    ]
 
 
 def _write_bytes(options: argparse.Namespace, data: bytes) -> None:

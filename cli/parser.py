@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 import svirtlib
+from svirtlib.cli import generate
 from svirtlib.findings import Severity
 
 __all__ = ["FORMATS", "make_parser"]
@@ -17,6 +18,7 @@ FORMATS = {
     "show": ("table", "json"),
     "explain": ("table", "json"),
     "export": ("json",),
+    "generate": ("xml", "json"),
 }
 
 _EXIT_CODES = """\
@@ -46,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
     _show(verbs)
     _export(verbs)
     _explain(verbs)
+    _generate(verbs)
     return parser
 
 
@@ -248,3 +251,15 @@ def _explain(verbs: Any) -> None:
     )
     parser.add_argument("label", metavar="LABEL", help="for example s0:c1,c2")
     parser.add_argument("other", metavar="LABEL", nargs="?", help="a second label to compare")
+
+
+def _generate(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "generate",
+        "print a <seclabel>, or a domain XML with it",
+        "Print the <seclabel> of a guest, or its domain XML with the <seclabel> put in. Refuses "
+        "what libvirt would refuse, and what would not keep the guest apart.",
+    )
+    generate.add_options(parser)
+    _sources(parser)

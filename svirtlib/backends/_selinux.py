@@ -7,9 +7,12 @@ from typing import Optional
 
 from attr import evolve
 
+from svirtlib.context import Context
+from svirtlib.errors import BackendDataError, InvalidContextError
+from svirtlib.generate import DEFAULT_CONTEXTS, DomainContexts
 from svirtlib.guests import Host, Mode, Unreadable
 
-__all__ = ["host_facts", "mode_of_host"]
+__all__ = ["domain_contexts", "host_facts", "mode_of_host"]
 
 
 def _bindings() -> Optional[ModuleType]:
@@ -55,6 +58,39 @@ def mode_of_host() -> Optional[Mode]:
     """Return what SELinux does on this machine, or None where that cannot be told."""
     selinux = _bindings()
     return None if selinux is None else _mode(selinux, [])
+
+
+def domain_contexts() -> DomainContexts:
+    """Return what this machine's libvirt builds labels from.
+
+    A file that does not exist is made up for by what distributions have in common.
+
+    Raises:
+        BackendDataError: a file holds something else than contexts.
+    """
+    selinux = _bindings()
+    if selinux is None:
+        return DEFAULT_CONTEXTS
+    path = selinux.selinux_virtual_domain_context_path()
+    guests = _contexts(path)
+    images = _contexts(selinux.selinux_virtual_image_context_path())
+    contexts = DEFAULT_CONTEXTS
+    if guests:
+        # Without a second line libvirt takes the first for emulated guests too.
+        contexts = evolve(contexts, kvm=guests[0], tcg=guests[:2][-1], source=path)
+    if images:
+        contexts = evolve(contexts, image=images[0])
+    if len(images) > 1:
+        contexts = evolve(contexts, content=images[1])
+    return contexts
+
+
+def _contexts(path: str) -> list[Context]:
+    lines = _lines(path)[:2]
+    try:
+        return [Context.parse(line) for line in lines]
+    except InvalidContextError as error:
+        raise BackendDataError(f"{path}: {error}; restore it from its package") from None
 
 
 def _mode(selinux: ModuleType, unreadable: list[Unreadable]) -> Optional[Mode]:

@@ -7,11 +7,12 @@ from typing import Optional
 
 from svirtlib.backends._documents import Documents
 from svirtlib.errors import SelectionError
+from svirtlib.generate import DomainContexts
 from svirtlib.guests import Inventory, Mode
 from svirtlib.inventory import take_inventory
 from svirtlib.ports import Files, Processes, Progress
 
-__all__ = ["read_documents", "read_host"]
+__all__ = ["read_contexts", "read_documents", "read_host"]
 
 
 def read_documents(
@@ -81,6 +82,17 @@ def read_host(
         files=_files(enforced=labelled) if look_at_files else None,
         progress=progress,
     )
+
+
+def read_contexts() -> DomainContexts:
+    """Return what libvirt builds the labels of guests from on this machine.
+
+    Raises:
+        BackendDataError: this machine's files are damaged.
+    """
+    from svirtlib.backends import _selinux
+
+    return _selinux.domain_contexts()
 
 
 def _files(*, enforced: bool) -> Files:

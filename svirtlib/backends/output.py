@@ -8,11 +8,20 @@ import tempfile
 
 from svirtlib.errors import BackendError, BackendPermissionError
 
-__all__ = ["read_file", "write_file"]
+__all__ = ["read_file", "write_bytes", "write_file"]
 
 
 def write_file(path: str, text: str) -> None:
-    """Write *text* to *path* so that a reader sees the old file or the new one, never a part.
+    """Write *text* to *path* as :func:`write_bytes` does, in UTF-8.
+
+    Raises:
+        BackendError: the file cannot be written; what was there before is still there.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Write *data* to *path* so that a reader sees the old file or the new one, never a part.
 
     A file that is replaced keeps its mode; a new one is readable by its owner alone, for it
     tells who can reach whom. What is no regular file (a terminal, a pipe) is written to as it
@@ -21,7 +30,6 @@ def write_file(path: str, text: str) -> None:
     Raises:
         BackendError: the file cannot be written; what was there before is still there.
     """
-    data = text.encode("utf-8", "backslashreplace")
     try:
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):
