@@ -23,6 +23,7 @@ from svirtlib.generate import (
     InUse,
     Request,
     generate,
+    insert,
     levels_in_use,
 )
 from svirtlib.guests import Guest, Inventory
@@ -109,7 +110,8 @@ def run(
     in_use = _in_use(options, inventory, guest)
     result = generate(_request(options, guest), contexts, in_use)
     if data is not None:
-        _write_bytes(options, _with_seclabel(data, options.into, result))
+        source = "standard input" if options.into == "-" else options.into
+        _write_bytes(options, insert(result, data, source))
     elif options.format == "json":
         write(options, _json(options, result, contexts, in_use))
     else:
@@ -204,14 +206,6 @@ def _devices(texts: Sequence[str]) -> dict[str, Optional[Context]]:
             raise SelectionError(f"--device {target}: given twice")
         devices[target] = None if value == _UNTOUCHED else Context.parse(value)
     return devices
-
-
-def _with_seclabel(data: bytes, source: str, result: Generated) -> bytes:
-    from svirtlib.xmltext import set_seclabels
-
-    return set_seclabels(
-        data, "standard input" if source == "-" else source, result.seclabel, result.devices
-    )
 
 
 def _xml(result: Generated) -> str:

@@ -5,7 +5,8 @@ dynamic labels with a base label, static labels with and without resource labell
 :class:`Request` says which one is wanted; :func:`generate` returns it, with what the
 administrator should know, or refuses it (:class:`~svirtlib.errors.GenerationError`) with a
 reason: because libvirt would refuse it, because it would do something else than it says, or
-because it would not keep the guest apart. Nothing here reads the system or knows XML.
+because it would not keep the guest apart. :func:`insert` puts it into a document. Nothing here
+reads the system.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ from svirtlib.errors import CategoriesExhaustedError, GenerationError, InvalidCo
 from svirtlib.guests import Guest, Inventory
 from svirtlib.mls import Level, Range, Relation
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
+from svirtlib.seclabelxml import read_seclabels
 from svirtlib.standard_types import Access, access_of_guests, bound_by_categories
+from svirtlib.validation import Target, validate
+from svirtlib.xmltext import set_seclabels
 
 __all__ = [
     "AUTO",
@@ -35,6 +39,7 @@ __all__ = [
     "UsedLevel",
     "generate",
     "image_context",
+    "insert",
     "levels_in_use",
 ]
 
@@ -334,6 +339,31 @@ def generate(
             f"context {imagelabel}"
         )
     return Generated(seclabel, devices, imagelabel, tuple(report.warnings), tuple(report.notes))
+
+
+def insert(generated: Generated, data: bytes, source: str) -> bytes:
+    """Return a domain's XML with a generated seclabel, all else byte for byte as it was.
+
+    Args:
+        generated: what :func:`generate` returned.
+        data: the document.
+        source: where it came from, for messages.
+
+    Raises:
+        DomainXMLError: the document is malformed, or lacks what the seclabel needs.
+        GenerationError: libvirt would refuse the document with this seclabel in it.
+    """
+    result = set_seclabels(data, source, generated.seclabel, generated.devices)
+    # Which models a host has besides SELinux is not known here; theirs are taken as they are.
+    target = Target(models=None)
+    for document in read_seclabels(result, source):
+        for problem in validate(document, target, libvirt_only=True):
+            raise GenerationError(
+                f"{source} with this seclabel",
+                f"line {problem.line} would be: {problem.message}",
+                problem.remedy,
+            )
+    return result
 
 
 class _Report:
