@@ -42,8 +42,8 @@ class HostNotEnforcing(Check):
             reaches=tuple(guest.name for guest in facts.running),
             reaches_count=len(facts.running),
             message=(
-                f"SELinux is {host.mode.value} on {host.name or 'this host'}: whatever their "
-                f"labels are, they keep no guest from another"
+                f"SELinux is {host.mode.value} on {host.name or 'this host'}: no label keeps any "
+                f"guest from the others"
             ),
             remedy=remedy,
             evidence=(Evidence("SELinux", f"mode {host.mode.value}"),),
