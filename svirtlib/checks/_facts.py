@@ -168,7 +168,7 @@ class Facts:
             return Unreadable(what, "not judged: AppArmor confines it, not SELinux", guest.name)
         return Unconfined(
             guest,
-            "libvirt gave it no SELinux label; its security driver is off, or "
+            "no SELinux label from libvirt, as its security driver is off or "
             "security_default_confined is 0",
             None,
             guest.source,

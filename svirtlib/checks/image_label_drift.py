@@ -55,10 +55,8 @@ class ImageLabelDrift(Check):
         guests = tuple(sorted({use.guest.name for use, _, _ in cases}))
         paths = tuple(sorted({use.image.name for use, _, _ in cases}))
         use, actual, wanted = cases[0]
-        drift = (
-            f"is labelled {actual or 'with nothing'}; as {MODE_WORDS[use.image.mode]} it should "
-            f"have {wanted}"
-        )
+        has = f"is labelled {actual}" if actual else "has no label"
+        drift = f"{has}; as {MODE_WORDS[use.image.mode]} it should have {wanted}"
         if len(paths) == 1:
             message = f"{use.image.name} of {listed(guests)} {drift}"
         else:

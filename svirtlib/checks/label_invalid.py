@@ -83,7 +83,10 @@ class LabelInvalid(Check):
             guests=guests,
             paths=paths,
             labels=(text,),
-            message=f"{quote(text)}, a label of {listed(bearers)}, is no context: {holders.reason}",
+            message=(
+                f"{quote(text)}, {'a' if holders.stating else 'the'} label of {listed(bearers)}, "
+                f"is no context: {holders.reason}"
+            ),
             remedy=remedy,
             evidence=tuple(holders.evidence[:_SHOWN]),
         )

@@ -68,13 +68,14 @@ class SharedImageUndeclared(Check):
             use += f", and {listed(rest)} {one_or_many(rest, 'uses', 'use')} {them} too"
         if severity is self.severity:
             message = (
-                f"{use}: libvirt labels {them} for the guest that starts last, and the others "
-                f"lose access, or all of them damage the content"
+                f"{use}: libvirt labels {them} for the guest that starts last; "
+                f"{one_or_many(users[1:], 'the other loses', 'the others lose')} access, or the "
+                f"content is damaged"
             )
         else:
             message = (
-                f"by their definitions, {use}: once they run together, they cut each other off or "
-                f"damage the content"
+                f"by their definitions, {use}: once they run together, they lose access or damage "
+                f"the content"
             )
         return Finding(
             rule=self.ident,

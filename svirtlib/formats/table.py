@@ -79,8 +79,8 @@ def format_report(report: Report, *, width: int, color: bool, verbose: bool = Fa
         if report.not_run or report.notes:
             page.blank()
     page.text(*_summary(report), hang=2)
-    for hint in [] if verbose else _hints(report):
-        page.text(hint, style="dim", hang=2)
+    if not verbose and _hint(report):
+        page.text(_hint(report), style="dim", hang=2)
     return page.result()
 
 
@@ -277,14 +277,14 @@ def _summary(report: Report) -> tuple[str, str]:
     return text, "bold" if report.findings or not report.complete else "bold green"
 
 
-def _hints(report: Report) -> list[str]:
-    """Return what else there is to know."""
+def _hint(report: Report) -> str:
+    """Return what else the user can have shown."""
     hints = []
     if report.not_run:
-        hints.append(f"{_counted(len(report.not_run), 'rule')} could not be applied; -v tells why")
+        hints.append(f"tells why {_counted(len(report.not_run), 'rule')} could not be applied")
     if report.findings:
-        hints.append("-v also shows all evidence, and where it was seen")
-    return hints
+        hints.append("shows where everything was seen")
+    return f"-v {' and '.join(hints)}" if hints else ""
 
 
 def _counted(number: int, noun: str) -> str:
