@@ -11,8 +11,9 @@ up in the policy, so there is no number parsing, no case folding and no white sp
 Canonical text (kernel ``mls_sid_to_context``): categories ascend, a run of two is written
 ``c1,c2``, a run of three or more ``c1.c3``, and a range whose ends are equal is one level.
 
-libsepol 3.4 ignores what follows a second ``-``; the kernel refuses it, and so does this
-module. This module knows nothing of contexts, XML or the system.
+libsepol 3.4 is not the kernel in two things, and here the kernel is followed: it ignores
+what follows a second ``-``, and it prints some sets with categories that they do not have
+(``c62,c63,c200`` as ``c62,c191,c200``). This module knows nothing of contexts, XML or the system.
 """
 
 from __future__ import annotations
