@@ -537,7 +537,7 @@ def _is_target(disk: etree._Element, devices: Mapping[str, DeviceSeclabel]) -> b
 
 
 def _strip(parent: etree._Element, elements: list[etree._Element]) -> None:
-    """Remove elements, and the white space between those that stay."""
+    """Remove elements, and all white space beside those that stay."""
     for element in elements:
         tail = element.tail or ""
         previous = element.getprevious()
@@ -547,8 +547,6 @@ def _strip(parent: etree._Element, elements: list[etree._Element]) -> None:
             previous.tail = (previous.tail or "") + tail
         element.tail = None
         parent.remove(element)
-    if not (parent.text or "").strip():
-        parent.text = None
+    parent.text = "".join((parent.text or "").split()) or None
     for child in parent:
-        if not (child.tail or "").strip():
-            child.tail = None
+        child.tail = "".join((child.tail or "").split()) or None
