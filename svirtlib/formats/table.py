@@ -233,7 +233,8 @@ class _Entry:
         if self._verbose:
             return [f"{item.text}, in {item.source}" for item in evidence]
         new = [item.text for item in evidence if not self._is_told(item.text)]
-        return _few(new, _FEW)
+        # Rules list some of much evidence, so how much more there is cannot be told.
+        return new if len(new) <= _FEW + 1 else [*new[:_FEW], "..."]
 
     def _is_told(self, text: str) -> bool:
         """Tell whether the message says what was seen, of whomever."""
