@@ -60,6 +60,13 @@ def _commands(text, program):
                 yield arguments[: ends[0]] if ends else arguments
 
 
+def _parsers():
+    """The program's parser and those of its verbs."""
+    parser = make_parser()
+    (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
+    return [parser, *verbs.choices.values()]
+
+
 def _refusal(arguments, capsys):
     try:
         make_parser().parse_args(arguments)
@@ -70,8 +77,10 @@ def _refusal(arguments, capsys):
 
 @each_document
 def test_commands_parse(path, capsys):
+    verbs = _parsers()[1:]
     for arguments in _commands(path.read_text(), "svirt-label"):
-        if arguments:
+        # The name of the program alone, or of a verb, is no command to be typed.
+        if arguments and arguments not in [[verb.prog.split()[-1]] for verb in verbs]:
             assert _refusal(arguments, capsys) == "", arguments
 
 
@@ -85,12 +94,10 @@ def test_commands_are_found():
 @each_document
 def test_options_exist(path):
     """An option that a text names alone must be one of some verb, or of the program."""
-    parser = make_parser()
-    (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
     known = {
         option
-        for one in (parser, *verbs.choices.values())
-        for action in one._actions
+        for parser in _parsers()
+        for action in parser._actions
         for option in action.option_strings
     }
     spans = re.findall(r"`(--[a-z][a-z-]*)[^`]*`", _prose(path.read_text()))
