@@ -21,7 +21,7 @@ FAST = hypothesis.settings(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.register_profile("fast", FAST)
-hypothesis.settings.register_profile("slow", FAST, max_examples=2000)
+hypothesis.settings.register_profile("slow", FAST, max_examples=500)
 hypothesis.settings.load_profile(HYPOTHESIS_PROFILE)
 
 
