@@ -9,7 +9,7 @@ an unknown type) is a :class:`~svirtlib.errors.DomainXMLError` with its line.
 from __future__ import annotations
 
 import posixpath
-import uuid
+import re
 from collections.abc import Iterator
 from typing import Optional
 
@@ -35,6 +35,29 @@ _BOOT_FILES = {
     "dtb": ImageUse.DTB,
 }
 
+_IMAGE_KINDS = {kind.value: kind for kind in ImageKind}
+
+#: DEFAULT is libvirt's name for an absent attribute; written out it is refused.
+_SECLABEL_TYPES = {kind.value: kind for kind in SeclabelType if kind is not SeclabelType.DEFAULT}
+
+#: A UUID as libvirt writes it.
+_UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+#: The first child of each name.
+_Children = dict[str, etree._Element]
+
+#: One for all documents: to make it costs as much as to read half a document with it. Nothing
+#: that a document says stays in it, and lxml lets one thread at a time use it.
+_PARSER = etree.XMLParser(
+    resolve_entities=False,
+    no_network=True,
+    load_dtd=False,
+    dtd_validation=False,
+    huge_tree=False,
+    remove_comments=True,
+    remove_pis=True,
+)
+
 
 class OtherDocumentError(DomainXMLError):
     """Well-formed XML that describes something else, such as a network.
@@ -45,9 +68,7 @@ class OtherDocumentError(DomainXMLError):
 
     def __init__(self, source: str, root: str, line: Optional[int] = None) -> None:
         self.root = root
-        super().__init__(
-            source, f"no domain XML: its root element is <{root}>, not <domain>", line
-        )
+        super().__init__(source, f"no domain XML: its root element is <{root}>, not <domain>", line)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.source, self.root, self.line))
@@ -80,19 +101,10 @@ def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
 def _parse(data: bytes, source: str) -> etree._Element:
     if len(data) > MAX_BYTES:
         raise DomainXMLError(source, f"too large for a domain XML (over {MAX_BYTES} bytes)")
-    if not data.strip():
+    if not data or data.isspace():
         raise DomainXMLError(source, "empty; expected the output of 'virsh dumpxml'")
-    parser = etree.XMLParser(
-        resolve_entities=False,
-        no_network=True,
-        load_dtd=False,
-        dtd_validation=False,
-        huge_tree=False,
-        remove_comments=True,
-        remove_pis=True,
-    )
     try:
-        root = etree.fromstring(data, parser)
+        root = etree.fromstring(data, _PARSER)
     except etree.XMLSyntaxError as error:
         line = error.lineno or None
         raise DomainXMLError(
@@ -120,64 +132,73 @@ def _line(element: etree._Element) -> Optional[int]:
     return element.sourceline if isinstance(element.sourceline, int) else None
 
 
-def _text(parent: etree._Element, name: str) -> Optional[str]:
-    """Return the text of the first child called *name*, untrimmed, or None without one."""
-    child = parent.find(name)
-    return None if child is None else "".join(child.itertext(None))
+def _children(element: etree._Element) -> _Children:
+    """Return the first child of each name; one walk costs less than a search for each."""
+    children: _Children = {}
+    for child in element:
+        tag = child.tag
+        if isinstance(tag, str):
+            children.setdefault(tag, child)
+    return children
+
+
+def _text(element: Optional[etree._Element]) -> Optional[str]:
+    """Return all text in *element*, untrimmed, or None where there is no element."""
+    if element is None:
+        return None
+    return "".join(element.itertext(None)) if len(element) else element.text or ""
 
 
 def _guest(domain: etree._Element, source: str) -> Guest:
-    name = _text(domain, "name")
+    parts = _children(domain)
+    name = _text(parts.get("name"))
     if not name:
         raise DomainXMLError(source, "the domain has no <name>", _line(domain))
-    seclabels = tuple(_seclabel(element, source) for element in domain.findall("seclabel"))
     identifier = domain.get("id")
     return Guest(
         name=name,
-        uuid=_uuid(domain, source),
+        uuid=_uuid(parts, source),
         # libvirt writes an id for active domains alone; -1 is its number for none.
         running=identifier is not None and identifier != "-1",
         virt_type=domain.get("type", ""),
         source=source,
-        seclabels=seclabels,
-        images=tuple(_images(domain)),
+        seclabels=tuple(_seclabel(element, source) for element in domain.iterchildren("seclabel")),
+        images=tuple(_images(domain, parts.get("os"))),
     )
 
 
-def _uuid(domain: etree._Element, source: str) -> Optional[str]:
-    text = _text(domain, "uuid")
-    if text is None:
-        return None
+def _uuid(parts: _Children, source: str) -> Optional[str]:
+    text = _text(parts.get("uuid"))
+    if text is None or _UUID.fullmatch(text):
+        return text
+    # Written by hand: rare, and the module is slow to load.
+    import uuid
+
     try:
         return str(uuid.UUID(text.strip()))
     except ValueError:
         raise DomainXMLError(
-            source, f"<uuid> holds no UUID: {text[:60]!a}", _line(domain)
+            source, f"<uuid> holds no UUID: {text[:60]!a}", _line(parts["uuid"])
         ) from None
 
 
 def _seclabel(element: etree._Element, source: str) -> Seclabel:
     type_text = element.get("type")
-    try:
-        kind = SeclabelType.DEFAULT if type_text is None else SeclabelType(type_text)
-        # DEFAULT is libvirt's name for an absent attribute; written out it is refused.
-        if type_text == SeclabelType.DEFAULT.value:
-            raise ValueError
-    except ValueError:
+    kind = SeclabelType.DEFAULT if type_text is None else _SECLABEL_TYPES.get(type_text)
+    if kind is None:
         raise DomainXMLError(
             source,
             f"seclabel type {type_text!a} is none that libvirt accepts (dynamic, static, none)",
             _line(element),
-        ) from None
+        )
+    parts = _children(element)
     return Seclabel(
         type=kind,
         model=element.get("model"),
-        relabel=_relabel(
-            element, source, kind in (SeclabelType.DYNAMIC, SeclabelType.DEFAULT)
-        ),
-        label=_text(element, "label"),
-        imagelabel=_text(element, "imagelabel"),
-        baselabel=_text(element, "baselabel"),
+        relabel=_relabel(element, source, kind in (SeclabelType.DYNAMIC, SeclabelType.DEFAULT)),
+        label=_text(parts.get("label")),
+        imagelabel=_text(parts.get("imagelabel")),
+        baselabel=_text(parts.get("baselabel")),
         line=_line(element),
     )
 
@@ -197,41 +218,45 @@ def _relabel(element: etree._Element, source: str, default: bool) -> bool:
 
 def _device_seclabel(source: etree._Element) -> Optional[DeviceSeclabel]:
     """Return the SELinux override of a ``<source>``, if it has one."""
-    for element in source.findall("seclabel"):
+    for element in source.iterchildren("seclabel"):
         if element.get("model") == SELINUX:
             return DeviceSeclabel(
                 model=SELINUX,
                 relabel=element.get("relabel") != "no",
                 # An empty label counts as none (libvirt virSecurityDeviceLabelDefParseXML).
-                label=_text(element, "label") or None,
+                label=_text(_children(element).get("label")) or None,
                 line=_line(element),
             )
     return None
 
 
-def _images(domain: etree._Element) -> Iterator[Image]:
-    yield from _boot_images(domain)
-    for disk in domain.iterfind("devices/disk"):
-        yield from _disk_images(disk)
+def _images(domain: etree._Element, system: Optional[etree._Element]) -> Iterator[Image]:
+    if system is not None:
+        yield from _boot_images(system)
+    for devices in domain.iterchildren("devices"):
+        for disk in devices.iterchildren("disk"):
+            yield from _disk_images(disk)
 
 
-def _boot_images(domain: etree._Element) -> Iterator[Image]:
-    system = domain.find("os")
-    if system is None:
-        return
+def _boot_images(system: etree._Element) -> Iterator[Image]:
+    parts = _children(system)
     for tag, use in _BOOT_FILES.items():
-        yield from _plain_file(_text(system, tag), use, system)
-    for table in system.iterfind("acpi/table"):
-        yield from _plain_file(table.text, ImageUse.ACPI_TABLE, table)
-    nvram = system.find("nvram")
+        if tag in parts:
+            yield from _plain_file(_text(parts[tag]), use, system)
+    for acpi in system.iterchildren("acpi"):
+        for table in acpi.iterchildren("table"):
+            yield from _plain_file(table.text, ImageUse.ACPI_TABLE, table)
+    nvram = parts.get("nvram")
     if nvram is None:
         return
-    source = nvram.find("source")
+    source = _children(nvram).get("source")
     if source is None:
         yield from _plain_file(nvram.text, ImageUse.NVRAM, nvram, ImageMode.PRIVATE)
     else:
         kind = nvram.get("type", "file")
-        yield from _source_image(source, kind, ImageUse.NVRAM, ImageMode.PRIVATE, "nvram", None)
+        yield from _source_image(
+            source, kind, ImageUse.NVRAM, ImageMode.PRIVATE, "nvram", seclabel=None
+        )
 
 
 def _plain_file(
@@ -254,76 +279,72 @@ def _plain_file(
 
 
 def _disk_images(disk: etree._Element) -> Iterator[Image]:
-    target_element = disk.find("target")
-    target = "" if target_element is None else target_element.get("dev", "")
-    transient = disk.find("transient")
+    parts = _children(disk)
+    target = parts["target"].get("dev", "") if "target" in parts else ""
     # Shareable wins over read-only, and a CD-ROM is read-only without saying so
     # (libvirt virDomainDiskDefParseXML, virSecuritySELinuxSetImageLabelInternal).
-    if disk.find("shareable") is not None:
+    if "shareable" in parts:
         mode = ImageMode.SHAREABLE
-    elif disk.find("readonly") is not None or disk.get("device") == "cdrom":
+    elif "readonly" in parts or disk.get("device") == "cdrom":
         mode = ImageMode.READONLY
     else:
         mode = ImageMode.PRIVATE
-    shared_base = transient is not None and transient.get("shareBacking") == "yes"
-    yield from _chain(disk, disk.get("type", "file"), ImageUse.DISK, mode, target, shared_base)
-    mirror = disk.find("mirror")
+    shared_base = "transient" in parts and parts["transient"].get("shareBacking") == "yes"
+    yield from _chain(parts, disk.get("type", "file"), ImageUse.DISK, mode, target, shared_base)
+    mirror = parts.get("mirror")
     if mirror is not None:
         # A copy that is being made is written like the disk itself.
         kind = mirror.get("type", "file")
-        yield from _chain(mirror, kind, ImageUse.MIRROR, mode, target, False)
+        yield from _chain(_children(mirror), kind, ImageUse.MIRROR, mode, target, False)
 
 
 def _chain(
-    element: etree._Element,
+    parts: _Children,
     kind: str,
     use: ImageUse,
     mode: ImageMode,
     target: str,
     shared_base: bool,
 ) -> Iterator[Image]:
-    """Yield the image that *element* describes and all below it."""
+    """Yield the image of the disk, or other element, with these children and all below it."""
     inherited: Optional[DeviceSeclabel] = None
     while True:
-        source = element.find("source")
-        below = element.find("backingStore")
+        source = parts.get("source")
+        below = parts.get("backingStore")
         if source is not None:
-            own = _device_seclabel(source)
-            inherited = own if own is not None else inherited
-            image_format = _format(element, use)
-            for image in _source_image(source, kind, use, mode, target, inherited):
-                yield Image(
-                    use=image.use,
-                    kind=image.kind,
-                    mode=image.mode,
-                    path=image.path,
-                    name=image.name,
-                    target=image.target,
-                    seclabel=image.seclabel,
-                    format=image_format,
-                    chain_known=below is not None,
-                    shared_on_purpose=shared_base,
-                    line=image.line,
-                )
+            inherited = _device_seclabel(source) or inherited
+            yield from _source_image(
+                source,
+                kind,
+                use,
+                mode,
+                target,
+                seclabel=inherited,
+                image_format=_format(parts, use),
+                chain_known=below is not None,
+                shared_on_purpose=shared_base,
+            )
             # A qcow2 image may keep its data in a second file (libvirt 10.10).
-            for store in (*source.iterfind("dataStore"), *element.iterfind("dataStore")):
-                data = store.find("source")
-                if data is not None:
+            for store in (_children(source).get("dataStore"), parts.get("dataStore")):
+                data = None if store is None else _children(store).get("source")
+                if store is not None and data is not None:
                     yield from _source_image(
-                        data, store.get("type", "file"), use, mode, target, inherited
+                        data, store.get("type", "file"), use, mode, target, seclabel=inherited
                     )
-        if below is None or below.find("source") is None:
+        if below is None:
             return
-        element = below
+        parts = _children(below)
+        if "source" not in parts:
+            return
         kind = below.get("type", "file")
         use = ImageUse.BACKING
         mode = ImageMode.READONLY
         shared_base = False
 
 
-def _format(element: etree._Element, use: ImageUse) -> Optional[str]:
+def _format(parts: _Children, use: ImageUse) -> Optional[str]:
     """Return the image format: in ``<driver>`` of a disk, in ``<format>`` of others."""
-    holder = element.find("driver" if use is ImageUse.DISK else "format")
+    holder = parts.get("driver" if use is ImageUse.DISK else "format")
     return None if holder is None else holder.get("type")
 
 
@@ -333,15 +354,18 @@ def _source_image(
     use: ImageUse,
     mode: ImageMode,
     target: str,
+    *,
     seclabel: Optional[DeviceSeclabel],
+    image_format: Optional[str] = None,
+    chain_known: bool = True,
+    shared_on_purpose: bool = False,
 ) -> Iterator[Image]:
-    try:
-        kind = ImageKind(kind_text)
-    except ValueError:
-        # A kind of storage that a newer libvirt knows: it has no path that we could judge.
-        return
+    kind = _IMAGE_KINDS.get(kind_text)
     path: Optional[str] = None
     name = ""
+    if kind is None:
+        # A kind of storage that a newer libvirt knows: it has no path that we could judge.
+        return
     if kind is ImageKind.FILE:
         path = source.get("file")
     elif kind in (ImageKind.BLOCK, ImageKind.VHOST_VDPA):
@@ -371,6 +395,9 @@ def _source_image(
         name=name,
         target=target,
         seclabel=seclabel,
+        format=image_format,
+        chain_known=chain_known,
+        shared_on_purpose=shared_on_purpose,
         line=_line(source),
     )
 
@@ -404,7 +431,7 @@ def _hex(text: str) -> str:
 
 def _normal(path: str) -> str:
     """Return *path* without ``//`` and ``/.``; ``..`` stays, it may cross a symbolic link."""
-    if ".." in path.split("/"):
+    if not ("//" in path or "/." in path or path.endswith("/")) or ".." in path.split("/"):
         return path
     normal = posixpath.normpath(path)
     # POSIX lets exactly two leading slashes mean something else; Linux does not.
