@@ -84,10 +84,10 @@ def inventory(page, case):
             found = evolve(found, files=(*found.files, *files), files_known=True)
         elif command.startswith("$ ps "):
             processes = {
-                re.search("guest=([^, ]+)", line)[1]: Process(
-                    pid=int(line.split()[1]), context=line.split()[0], source="/proc"
+                name: Process(pid=int(pid), context=context, source="/proc")
+                for context, pid, name in (
+                    re.findall(r"(\S+) +(\d+) .*guest=([^, ]+)", line)[0] for line in output
                 )
-                for line in output
             }
             guests = [evolve(guest, process=processes.pop(guest.name)) for guest in guests]
             assert not processes
