@@ -221,10 +221,10 @@ def _status(report: Report, fail_on: Severity, *, exit_zero: bool) -> int:
 
 
 def _incomplete(inventory: Inventory) -> int:
-    for entry in inventory.unreadable:
+    for gap in dict.fromkeys(f"{entry.what}: {entry.reason}" for entry in inventory.unreadable):
         from svirtlib.formats.plain import printable
 
-        sys.stderr.write(f"svirt-label: not read: {printable(f'{entry.what}: {entry.reason}')}\n")
+        sys.stderr.write(f"svirt-label: not read: {printable(gap)}\n")
     return ExitCode.INCOMPLETE if inventory.unreadable else ExitCode.OK
 
 

@@ -255,7 +255,12 @@ def _boot_images(system: etree._Element) -> Iterator[Image]:
     else:
         kind = nvram.get("type", "file")
         yield from _source_image(
-            source, kind, ImageUse.NVRAM, ImageMode.PRIVATE, "nvram", seclabel=None
+            source,
+            kind,
+            ImageUse.NVRAM,
+            ImageMode.PRIVATE,
+            "nvram",
+            seclabel=_device_seclabel(source),
         )
 
 

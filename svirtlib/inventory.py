@@ -18,6 +18,7 @@ from svirtlib.guests import (
     Unreadable,
 )
 from svirtlib.ports import Files, Guests, Processes, Progress
+from svirtlib.seclabel import Seclabel
 
 __all__ = ["guest_key", "take_inventory"]
 
@@ -99,7 +100,7 @@ def _distinct(guests: Iterable[Guest], unreadable: list[Unreadable]) -> list[Gue
         other = distinct.setdefault(guest_key(guest), guest)
         if other is guest:
             continue
-        if guest.running and other.running and guest.seclabels != other.seclabels:
+        if guest.running and other.running and _labels(guest) != _labels(other):
             unreadable.append(
                 Unreadable(
                     f"guest {guest.name}",
@@ -111,6 +112,11 @@ def _distinct(guests: Iterable[Guest], unreadable: list[Unreadable]) -> list[Gue
         elif guest.running and not other.running:
             distinct[guest_key(guest)] = guest
     return list(distinct.values())
+
+
+def _labels(guest: Guest) -> list[Seclabel]:
+    """Return a guest's seclabels without their lines, which the rest of the XML may move."""
+    return [evolve(seclabel, line=None) for seclabel in guest.seclabels]
 
 
 def _with_processes(
@@ -147,21 +153,23 @@ def _file_labels(
     guests: list[Guest], files: Files, unreadable: list[Unreadable]
 ) -> dict[str, FileLabel]:
     labels: dict[str, FileLabel] = {}
-    missed: set[str] = set()
+    missed: dict[str, Optional[Unreadable]] = {}
     # Guests that run come first: it is their view of a device that counts.
     for guest in sorted(guests, key=lambda guest: not guest.running):
         pid = None if guest.process is None else guest.process.pid
-        for image in guest.images:
-            path = image.path
-            if path is None or path in labels or path in missed:
+        for path in dict.fromkeys(image.path for image in guest.images):
+            if path is None or path in labels:
                 continue
-            label = files.look(path, pid)
-            if isinstance(label, FileLabel):
-                labels[path] = label
-                continue
-            missed.add(path)
-            if isinstance(label, Unreadable):
-                unreadable.append(evolve(label, guest=guest.name))
+            if path not in missed:
+                label = files.look(path, pid)
+                if isinstance(label, FileLabel):
+                    labels[path] = label
+                    continue
+                missed[path] = label
+            # Each guest that uses it stays unjudged for it.
+            reason = missed[path]
+            if reason is not None:
+                unreadable.append(evolve(reason, guest=guest.name))
             elif guest.running:
                 unreadable.append(
                     Unreadable(

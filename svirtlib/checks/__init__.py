@@ -103,16 +103,20 @@ def run_checks(
     if wanted:
         findings = [finding for finding in findings if wanted & {*finding.guests, *finding.reaches}]
     kept = [finding for finding in findings if not _is_ignored(finding, ignored_rules)]
-    unreadable = [
-        entry
-        for entry in (*inventory.unreadable, *facts.undecided)
-        if not wanted or entry.guest is None or entry.guest in wanted
-    ]
+    gaps = sorted(
+        (
+            entry
+            for entry in (*inventory.unreadable, *facts.undecided)
+            if not wanted or entry.guest is None or entry.guest in wanted
+        ),
+        key=lambda entry: (entry.what, entry.reason, entry.guest or ""),
+    )
     return Report(
         host=inventory.host,
         guests=len(wanted) if wanted else len(inventory.guests),
         findings=tuple(sorted(kept, key=lambda finding: finding.sort_key)),
-        unreadable=tuple(sorted(set(unreadable), key=lambda entry: (entry.what, entry.reason))),
+        # What several guests stay unjudged for is one gap.
+        unreadable=tuple({(gap.what, gap.reason): gap for gap in gaps}.values()),
         not_run=tuple(not_run),
         notes=inventory.notes,
         ignored=len(findings) - len(kept),

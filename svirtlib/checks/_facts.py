@@ -143,6 +143,13 @@ class Facts:
     def _without_label(self, guest: Guest) -> Unconfined | Unreadable:
         """Decide on a running guest whose XML states no label."""
         what = f"guest {guest.name}"
+        if not guest.known_to_libvirt:
+            return Unreadable(
+                what,
+                f"libvirt does not know it, and the context of its process could not be read from "
+                f"{guest.source}; run as root",
+                guest.name,
+            )
         if guest.virt_type == "test":
             return Unreadable(
                 what,

@@ -14,6 +14,8 @@ from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import Host, ImageMode
 from svirtlib.labelling import labelling
+from svirtlib.mls import Level
+from svirtlib.relations import Group
 from svirtlib.standard_types import Access, access_of_guests
 
 _SHOWN = 10
@@ -58,7 +60,7 @@ class ImageExposure(Check):
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for the guests without categories, and one for each image label."""
         for group in facts.relations.uncategorised:
-            yield self._without_categories(facts, group.members)
+            yield from self._without_categories(facts, group)
         exposed: dict[Context, _Exposed] = {}
         for bearer in self._bearers(facts):
             reaching = self._reaching(facts, bearer)
@@ -72,17 +74,19 @@ class ImageExposure(Check):
         for context, entry in exposed.items():
             yield self._exposed(context, entry)
 
-    def _without_categories(self, facts: Facts, members: tuple[int, ...]) -> Finding:
-        confined = [facts.confined[position] for position in members]
-        owners = facts.names(members)
-        others = len(facts.confined) - len(owners)
+    def _without_categories(self, facts: Facts, group: Group) -> Iterator[Finding]:
+        confined = [facts.confined[position] for position in group.members]
+        owners = facts.names(group.members)
+        reaching = facts.names(set(facts.index.dominating(group.level)) - set(group.members))
+        if not reaching and not _open_to_all(group.level):
+            return
         reach = "any other guest can"
-        if others:
-            reach = f"{several(others, 'other running guest')} can"
-        return Finding(
+        if reaching:
+            reach = f"{several(len(reaching), 'other running guest')} can"
+        yield Finding(
             rule=self.ident,
             severity=self.severity,
-            guests=owners,
+            guests=owners if _open_to_all(group.level) else reaching,
             reaches=owners,
             reaches_count=len(owners),
             paths=tuple(
@@ -111,34 +115,45 @@ class ImageExposure(Check):
         for uses in facts.uses.values():
             if facts.shared(uses):
                 continue
-            text, source = self._context(facts, uses)
-            context = None if text is None else _parsed(text)
-            if context is None:
-                # The kernel takes no context for unlabeled, which no guest may use.
-                continue
-            access = access_of_guests(context.type)
-            if context.range is None or access not in (Access.READ, Access.WRITE):
-                continue
-            yield _Bearer(
-                context=context,
-                access=access,
-                owners=frozenset(use.guest.name for use in uses),
-                path=uses[0].image.name,
-                source=source,
-                remedy=_remedy(_first(uses), context, facts.inventory.host),
-            )
+            for context, (source, use) in self._contexts(facts, uses).items():
+                access = access_of_guests(context.type)
+                if context.range is None or access not in (Access.READ, Access.WRITE):
+                    continue
+                yield _Bearer(
+                    context=context,
+                    access=access,
+                    owners=frozenset(use.guest.name for use in uses),
+                    path=use.image.name,
+                    source=source,
+                    remedy=_remedy(use, context, facts.inventory.host),
+                )
 
-    def _context(self, facts: Facts, uses: list[Use]) -> tuple[Optional[str], str]:
-        """Return the text of an image's context, and where it was seen."""
+    def _contexts(self, facts: Facts, uses: list[Use]) -> dict[Context, tuple[str, Use]]:
+        """Return what an image is labelled with, where that was seen, and the use to speak of.
+
+        That is one context where the file was looked at; by their XML each of the guests that
+        use it may have labelled it last. What is no context the kernel takes for unlabeled,
+        which no guest may use.
+        """
         label = facts.file(uses[0].image)
         if label is not None:
-            return label.context, label.path
-        for use in uses:
-            if use.guest.running:
-                planned = labelling(use.guest, use.image, facts.inventory.host)
-                if planned.context is not None:
-                    return planned.context, use.guest.source
-        return None, ""
+            seen = [(label.context, label.path, _first(uses))]
+        else:
+            seen = [
+                (
+                    labelling(use.guest, use.image, facts.inventory.host).context,
+                    use.guest.source,
+                    use,
+                )
+                for use in uses
+                if use.guest.running
+            ]
+        contexts: dict[Context, tuple[str, Use]] = {}
+        for text, source, use in seen:
+            context = None if text is None else _parsed(text)
+            if context is not None:
+                contexts.setdefault(context, (source, use))
+        return contexts
 
     def _reaching(self, facts: Facts, bearer: _Bearer) -> Optional[set[str]]:
         """Return the running guests that reach the image, or None if there is nothing to tell.
@@ -153,20 +168,21 @@ class ImageExposure(Check):
         owners = [
             confined.level for confined in facts.confined if confined.guest.name in bearer.owners
         ]
-        if not level.mask and owners and not any(owner.mask for owner in owners):
+        everybody = _open_to_all(level)
+        if everybody and owners and all(_open_to_all(owner) for owner in owners):
             return None
         reaching: set[str] = set()
         for position in facts.index.dominating(level):
             confined = facts.confined[position]
             if confined.guest.name in bearer.owners:
                 continue
-            if level.mask and any(confined.level.dominates(owner) for owner in owners):
-                continue
-            reaching.add(confined.guest.name)
-        return reaching if reaching or (owners and not level.mask) else None
+            told = owners and all(confined.level.dominates(owner) for owner in owners)
+            if not told or everybody:
+                reaching.add(confined.guest.name)
+        return reaching if reaching or (owners and everybody) else None
 
     def _exposed(self, context: Context, entry: _Exposed) -> Finding:
-        everybody = context.level is not None and not context.level.mask
+        everybody = context.level is not None and _open_to_all(context.level)
         reaching = tuple(sorted(entry.reaching))
         owners = tuple(sorted(entry.owners))
         paths = tuple(sorted(entry.paths))
@@ -195,6 +211,11 @@ class ImageExposure(Check):
             remedy=entry.remedy + ("; likewise for the other images" if len(paths) > 1 else ""),
             evidence=tuple(entry.evidence[:_SHOWN]),
         )
+
+
+def _open_to_all(level: Level) -> bool:
+    """Tell whether every level dominates this one."""
+    return not level.mask and level.sensitivity == 0
 
 
 def _first(uses: list[Use]) -> Use:

@@ -10,6 +10,7 @@ from svirtlib.checks._facts import Facts, Use
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.guests import ImageMode
 from svirtlib.labelling import labelling
 
 _SHOWN = 10
@@ -33,7 +34,11 @@ class ImageLabelDrift(Check):
         """Yield a finding for each way in which labels differ."""
         drifted: dict[tuple[str, ...], list[tuple[Use, str, str]]] = {}
         for uses in facts.uses.values():
+            # While a block job writes to an image of its own chain, a guest uses it twice.
+            writing = {id(use.guest) for use in uses if use.image.mode is not ImageMode.READONLY}
             for use in uses:
+                if use.image.mode is ImageMode.READONLY and id(use.guest) in writing:
+                    continue
                 wanted = self._wanted(facts, use)
                 label = facts.file(use.image)
                 if wanted is None or label is None or not label.labelable:

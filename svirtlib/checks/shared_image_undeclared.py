@@ -81,9 +81,7 @@ class SharedImageUndeclared(Check):
             rule=self.ident,
             severity=severity,
             guests=users,
-            paths=tuple(
-                sorted({use.image.path for uses in images for use in uses if use.image.path})
-            ),
+            paths=tuple(sorted({use.image.name for uses in images for use in uses})),
             message=message,
             remedy=(
                 f"{command('virsh', 'edit', users[0])}, and give each guest a disk of its own; "

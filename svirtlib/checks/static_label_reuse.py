@@ -109,7 +109,8 @@ class StaticLabelReuse(Check):
             )
         for group in relations.uncategorised:
             bare = _at(statics, group.members)
-            others = _at(statics, set(range(len(statics))).difference(group.members))
+            above = (n for n, static in enumerate(statics) if static.level.dominates(group.level))
+            others = _at(statics, set(above).difference(group.members))
             if others:
                 yield self._finding(
                     others,
