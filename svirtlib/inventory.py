@@ -46,14 +46,15 @@ def take_inventory(
     Raises:
         BackendError: nothing could be read at all.
     """
-    host, host_unreadable = source.host()
-    unreadable = list(host_unreadable)
+    unreadable: list[Unreadable] = []
     guests: list[Guest] = []
     for entry in source.guests(progress or _no_progress):
         if isinstance(entry, Unreadable):
             unreadable.append(entry)
         else:
-            guests.append(_with_volumes(entry, source))
+            guests.append(_with_volumes(entry, source, unreadable))
+    host, host_unreadable = source.host()
+    unreadable.extend(host_unreadable)
     guests = _distinct(guests, unreadable)
     if processes is not None:
         guests = _with_processes(guests, processes, unreadable)
@@ -77,16 +78,20 @@ def _no_progress(done: int, total: int) -> None:
     """Take no note."""
 
 
-def _with_volumes(guest: Guest, source: Guests) -> Guest:
+def _with_volumes(guest: Guest, source: Guests, unreadable: list[Unreadable]) -> Guest:
     """Put paths to the images that are storage volumes."""
+    if not any(image.kind is ImageKind.VOLUME and image.path is None for image in guest.images):
+        return guest
     images = []
     for image in guest.images:
         if image.kind is ImageKind.VOLUME and image.path is None:
-            path = source.volume_path(image)
-            if path is not None:
+            path = source.volume_path(image, in_use=guest.running)
+            if isinstance(path, Unreadable):
+                unreadable.append(evolve(path, guest=guest.name))
+            elif path is not None:
                 image = evolve(image, path=path, name=path)
         images.append(image)
-    return evolve(guest, images=tuple(images)) if guest.images else guest
+    return evolve(guest, images=tuple(images))
 
 
 def _distinct(guests: Iterable[Guest], unreadable: list[Unreadable]) -> list[Guest]:

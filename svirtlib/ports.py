@@ -25,7 +25,10 @@ class Guests(Protocol):
     """Where guests come from: libvirt, or a folder of documents."""
 
     def host(self) -> tuple[Optional[Host], Sequence[Unreadable]]:
-        """Return the host that the guests run on, or None where there is none to look at."""
+        """Return the host that the guests run on, or None where there is none to look at.
+
+        Asked after the guests: of a host that is not this machine, they tell most.
+        """
 
     def guests(self, progress: Progress) -> Iterator[Union[Guest, Unreadable]]:
         """Yield each guest, and each that could not be read."""
@@ -33,8 +36,13 @@ class Guests(Protocol):
     def notes(self) -> Sequence[str]:
         """Return what happened on the way that makes nothing unknown."""
 
-    def volume_path(self, image: Image) -> Optional[str]:
-        """Return the path of an image that is a storage volume, or None if it has none."""
+    def volume_path(self, image: Image, *, in_use: bool) -> Union[str, Unreadable, None]:
+        """Return the path of an image that is a storage volume, or None if it has none.
+
+        Args:
+            image: the image.
+            in_use: a guest runs with it; where none does, it may well not exist.
+        """
 
 
 class Processes(Protocol):

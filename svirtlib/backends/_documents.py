@@ -46,8 +46,9 @@ class Documents:
         """Return which files were passed over."""
         return self._notes
 
-    def volume_path(self, image: Image) -> Optional[str]:
+    def volume_path(self, image: Image, *, in_use: bool) -> Union[str, Unreadable, None]:
         """Return None: without libvirt a pool has no path."""
+        del image, in_use
         return None
 
     def guests(self, progress: Progress) -> Iterator[Union[Guest, Unreadable]]:

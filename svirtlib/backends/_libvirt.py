@@ -2,22 +2,21 @@
 
 Every call can hang: libvirt has no time limit of its own, and a guest with a stuck job blocks
 each question about it. Calls therefore run in threads of their own that are left behind when
-they do not answer in time; the process can still end, as the threads are daemons.
+they do not answer in time; the process can still end, as the threads are daemons. Once libvirt
+has been given up, it is not asked again, not even to close the connection.
 """
 
 from __future__ import annotations
 
-import ctypes
+import contextlib
 import queue
 import threading
-import urllib.parse
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, Callable, Optional, TypeVar, Union
 
 from attr import evolve
 
-from svirtlib.backends import _procfs, _selinux
 from svirtlib.domainxml import parse_document
 from svirtlib.errors import (
     BackendDataError,
@@ -37,6 +36,9 @@ _T = TypeVar("_T")
 #: Seconds without any answer after which libvirt counts as hung.
 DEFAULT_TIMEOUT = 30.0
 
+#: Seconds that closing a connection may take; nothing depends on it any more.
+_CLOSING_TIMEOUT = 2.0
+
 #: Questions under way at once on the one connection. libvirt answers a read-only client with
 #: several threads; four hide the latency of the socket and leave the daemon its breath.
 _THREADS = 4
@@ -50,6 +52,12 @@ class LibvirtGuests:
             ``libvirt.conf``, then what it finds).
         timeout: seconds without any answer after which libvirt counts as hung.
 
+    Attributes:
+        uri: the connection's own word on what it leads to.
+        is_test: it leads to libvirt's test driver; its guests run nowhere.
+        is_local: the guests run on this machine, so that its files and processes are theirs.
+        is_system: it leads to the system daemon of this machine.
+
     Raises:
         BackendError: the bindings are missing, or libvirt cannot be reached in time.
     """
@@ -59,46 +67,93 @@ class LibvirtGuests:
         self._timeout = timeout
         self._named = uri or "the default connection"
         self._notes: list[str] = []
-        self._volumes: dict[str, Optional[str]] = {}
+        self._gaps: list[Unreadable] = []
+        self._pools: dict[str, Any] = {}
+        self._volumes: dict[str, Union[str, Unreadable, None]] = {}
         self._mode: Optional[Mode] = None
+        self._gone: Optional[BackendTimeoutError] = None
         self._connection = self._ask("connect", self._libvirt.openReadOnly, uri)
         self.uri: str = self._ask("tell its URI", self._connection.getURI)
-        scheme = urllib.parse.urlsplit(self.uri)
-        self.is_test = scheme.scheme.partition("+")[0] == "test"
-        #: The guests run on this machine, so that its files and processes are theirs.
-        self.is_local = not self.is_test and not scheme.netloc
+        scheme, _, rest = self.uri.partition("://")
+        driver, _, transport = scheme.partition("+")
+        server, _, path = rest.partition("?")[0].partition("/")
+        self.is_test = driver == "test"
+        # The transport "ext" runs a program of the user's that may lead anywhere.
+        self.is_local = not self.is_test and not server and transport != "ext"
+        self.is_system = self.is_local and driver == "qemu" and path == "system"
+        self._name: Optional[str] = self._try("tell the host's name", self._connection.getHostname)
+        model = self._try("tell its security model", self._connection.getSecurityModel)
+        self._secmodels: tuple[str, ...] = (model[0],) if model and model[0] else ()
 
-    def _ask(self, what: str, function: Callable[..., _T], *arguments: object) -> _T:
+    def close(self) -> None:
+        """Close the connection, unless libvirt was given up; a hang does no harm."""
+        if self._gone is None:
+            with contextlib.suppress(BackendError):
+                self._ask("close the connection", self._connection.close, limit=_CLOSING_TIMEOUT)
+
+    def _ask(
+        self, what: str, function: Callable[..., _T], *arguments: object, limit: float = 0
+    ) -> _T:
         """Call libvirt with the time limit.
 
         Raises:
             BackendError: it fails, or does not answer.
         """
+        if self._gone is not None:
+            raise self._gone
         answers: queue.SimpleQueue[tuple[Optional[_T], Optional[BaseException]]]
         answers = queue.SimpleQueue()
 
         def work() -> None:
             try:
                 answers.put((function(*arguments), None))
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 - whoever asked judges it
                 answers.put((None, error))
 
         threading.Thread(target=work, daemon=True, name=f"libvirt {what}").start()
         try:
-            answer, error = answers.get(timeout=self._timeout)
+            answer, error = answers.get(timeout=limit or self._timeout)
         except queue.Empty:
-            self._abandon()
-            raise BackendTimeoutError(
-                f"libvirt ({self._named}) did not {what} within {self._timeout:g} seconds; look "
-                f"at its daemon (systemctl status virtqemud libvirtd), or raise --timeout"
-            ) from None
+            raise self._given_up(what) from None
         if error is not None:
             raise self._translated(what, error) from None
         return answer  # type: ignore[return-value]  # None is an answer like any other
 
+    def _try(self, what: str, function: Callable[..., _T]) -> Optional[_T]:
+        """Call libvirt; a failure is reported with the inventory.
+
+        Raises:
+            BackendTimeoutError: it does not answer.
+        """
+        try:
+            return self._ask(what, function)
+        except BackendTimeoutError:
+            raise
+        except BackendError as error:
+            self._gaps.append(Unreadable(f"libvirt at {self.uri}", str(error)))
+            return None
+
+    def _given_up(self, what: str) -> BackendTimeoutError:
+        """Take note that libvirt hangs."""
+        self._gone = BackendTimeoutError(
+            f"libvirt ({self._named}) did not {what} within {self._timeout:g} seconds; look at its "
+            f"daemon (systemctl status virtqemud libvirtd), or raise --timeout"
+        )
+        connection = getattr(self, "_connection", None)
+        if connection is not None:
+            import ctypes
+
+            # Were it ever freed, at the end of the process say, that would wait for libvirt too.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+        return self._gone
+
     def _translated(self, what: str, error: BaseException) -> BaseException:
         """Return libvirt's error as one of ours; any other as it is."""
         libvirt = self._libvirt
+        if isinstance(error, UnicodeError):
+            return BackendDataError(
+                f"libvirt ({self._named}) could not {what}: text that is not UTF-8"
+            )
         if not isinstance(error, libvirt.libvirtError):
             return error
         code = error.get_error_code()
@@ -120,82 +175,74 @@ class LibvirtGuests:
             )
         return BackendError(text)
 
-    def _abandon(self) -> None:
-        """Never close the connection: that call would wait for the one that hangs."""
-        connection = getattr(self, "_connection", None)
-        if connection is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
-
     def host(self) -> tuple[Optional[Host], Sequence[Unreadable]]:
         """Return the host; the test driver has none."""
         if self.is_test:
             return None, ()
-        host = Host(name=self._ask("tell the host's name", self._connection.getHostname))
-        unreadable: list[Unreadable] = []
-        try:
-            model = self._ask("tell its security model", self._connection.getSecurityModel)
-            host = evolve(host, secmodels=(model[0],) if model[0] else ())
-        except BackendTimeoutError:
-            raise
-        except BackendError as error:
-            unreadable.append(Unreadable("libvirt's security model", str(error)))
-        if self.is_local:
-            host, missing = _selinux.host_facts(host)
-            unreadable.extend(missing)
-            if self.uri == "qemu:///system":
-                host = evolve(host, dynamic_range=_procfs.daemon_range())
-            return host, unreadable
-        mode = self._remote_mode()
-        if mode is None:
-            unreadable.append(
-                Unreadable(
-                    "SELinux mode",
-                    f"{host.name} is not this machine, and no running guest tells it; run there",
-                )
+        host = Host(name=self._name, secmodels=self._secmodels)
+        if not self.is_local:
+            if self._mode is not None:
+                return evolve(host, mode=self._mode), self._gaps
+            unknown = Unreadable(
+                "SELinux mode",
+                f"{self._name or self.uri} is not this machine, and no running guest tells it; "
+                f"run svirt-label there",
             )
-        return evolve(host, mode=mode), unreadable
+            return host, [*self._gaps, unknown]
+        from svirtlib.backends import _procfs, _selinux
 
-    def _remote_mode(self) -> Optional[Mode]:
-        """Return what a guest's label tells of the mode of a host that is not this one."""
-        flags = self._libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE
-        for domain in self._ask("list guests", self._connection.listAllDomains, flags):
-            try:
-                label, enforcing = self._ask("tell a label", domain.securityLabel)
-            except BackendTimeoutError:
-                raise
-            except BackendError:
-                continue
-            if label:
-                return Mode.ENFORCING if enforcing else Mode.PERMISSIVE
-        return None
+        host, gaps = _selinux.host_facts(host)
+        if self.is_system:
+            host = evolve(host, dynamic_range=_procfs.daemon_range())
+        return host, [*self._gaps, *gaps]
 
     def notes(self) -> Sequence[str]:
         """Return which guests vanished while they were read."""
         return self._notes
 
-    def volume_path(self, image: Image) -> Optional[str]:
-        """Return the path of a storage volume, or None if libvirt has none for it."""
-        if image.name not in self._volumes:
-            pool, _, volume = image.name.partition("/")
+    def volume_path(self, image: Image, *, in_use: bool) -> Union[str, Unreadable, None]:
+        """Return the path of a storage volume, or None if it has none."""
+        name = image.name
+        if name not in self._volumes:
             try:
-                self._volumes[image.name] = self._ask(
-                    f"find the volume {image.name}", self._volume, pool, volume
-                )
-            except BackendTimeoutError:
-                raise
+                self._volumes[name] = self._ask(f"find the volume {name}", self._volume, name)
             except BackendError as error:
-                self._notes.append(str(error))
-                self._volumes[image.name] = None
-        return self._volumes[image.name]
+                self._volumes[name] = Unreadable(f"volume {name}", str(error))
+        path = self._volumes[name]
+        if path is None and in_use:
+            return Unreadable(
+                f"volume {name}",
+                f"libvirt has no such volume, or its pool is not active (virsh pool-start "
+                f"{name.partition('/')[0]})",
+            )
+        # A volume in the network (RBD, Gluster) has a path of another kind.
+        return None if isinstance(path, str) and not path.startswith("/") else path
 
-    def _volume(self, pool: str, volume: str) -> Optional[str]:
-        found = self._connection.storagePoolLookupByName(pool).storageVolLookupByName(volume)
-        path: str = found.path()
-        return path if path.startswith("/") else None
+    def _volume(self, name: str) -> Optional[str]:
+        """Return libvirt's path of the volume called ``pool/volume``, or None without one."""
+        libvirt = self._libvirt
+        pool, _, volume = name.partition("/")
+        try:
+            if pool not in self._pools:
+                self._pools[pool] = self._connection.storagePoolLookupByName(pool)
+            path: str = self._pools[pool].storageVolLookupByName(volume).path()
+            return path
+        except libvirt.libvirtError as error:
+            if error.get_error_code() in (
+                libvirt.VIR_ERR_NO_STORAGE_POOL,
+                libvirt.VIR_ERR_NO_STORAGE_VOL,
+                libvirt.VIR_ERR_OPERATION_INVALID,
+            ):
+                return None
+            raise
 
     def guests(self, progress: Progress) -> Iterator[Union[Guest, Unreadable]]:
-        """Yield every guest; what vanishes meanwhile is noted, what hangs is reported."""
-        domains = self._ask("list guests", self._connection.listAllDomains, 0)
+        """Yield every guest; what vanishes meanwhile is noted, what hangs is reported.
+
+        Raises:
+            BackendError: libvirt does not list its guests, or describes none of them in time.
+        """
+        domains = self._ask("list its guests", self._connection.listAllDomains, 0)
         questions: queue.SimpleQueue[Any] = queue.SimpleQueue()
         answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
         waiting = {}
@@ -211,7 +258,7 @@ class LibvirtGuests:
                     return
                 try:
                     answers.put((number, self._describe(domain), None))
-                except BaseException as error:
+                except Exception as error:  # noqa: BLE001 - whoever asked judges it
                     answers.put((number, None, error))
 
         for _ in range(min(_THREADS, len(domains))):
@@ -220,51 +267,72 @@ class LibvirtGuests:
             try:
                 number, answer, error = answers.get(timeout=self._timeout)
             except queue.Empty:
-                self._abandon()
+                given_up = self._given_up("describe a guest")
+                if len(waiting) == len(domains):
+                    raise given_up from None
                 for name in waiting.values():
-                    yield Unreadable(
-                        f"guest {name}",
-                        f"libvirt did not describe it within {self._timeout:g} seconds; a job "
-                        f"on it may hang (virsh domjobinfo {name}), or raise --timeout",
-                        name,
-                    )
+                    yield self._unanswered(name)
                 return
             name = waiting.pop(number)
-            yield from self._guest(name, answer, error)
+            outcome = self._guest(name, answer, error)
+            if outcome is not None:
+                yield outcome
             progress(len(domains) - len(waiting), len(domains))
+
+    def _unanswered(self, name: str) -> Unreadable:
+        return Unreadable(
+            f"guest {name}",
+            f"libvirt did not describe it within {self._timeout:g} seconds; a job on it may hang "
+            f"(virsh domjobinfo {name}), or raise --timeout",
+            name,
+        )
 
     def _describe(self, domain: Any) -> tuple[str, Optional[str]]:
         """Return a guest's XML, and its process's context where only libvirt can tell that."""
         xml: str = domain.XMLDesc(0)
-        label: Optional[str] = None
-        if not self.is_local and not self.is_test and domain.isActive():
-            label = domain.securityLabel()[0] or None
-        return xml, label
+        # The handle knows without a question whether the guest ran when it was listed.
+        if self.is_local or self.is_test or domain.ID() == -1:
+            return xml, None
+        try:
+            label, enforcing = domain.securityLabel()
+        except self._libvirt.libvirtError as error:
+            if error.get_error_code() in (
+                self._libvirt.VIR_ERR_NO_SUPPORT,
+                self._libvirt.VIR_ERR_OPERATION_INVALID,
+            ):
+                # The driver has no labels, or the guest has stopped.
+                return xml, None
+            raise
+        if label:
+            self._mode = Mode.ENFORCING if enforcing else Mode.PERMISSIVE
+        return xml, label or None
 
     def _guest(
         self, name: str, answer: Optional[tuple[str, Optional[str]]], error: Optional[BaseException]
-    ) -> Iterator[Union[Guest, Unreadable]]:
-        if error is not None:
+    ) -> Union[Guest, Unreadable, None]:
+        """Return a guest, why it could not be read, or None if it is gone."""
+        if answer is None:
+            if error is None:
+                raise BackendDataError(f"libvirt described guest {name} with nothing")
             translated = self._translated(f"describe {name}", error)
             if not isinstance(translated, BackendError):
                 raise translated
-            gone = error.get_error_code() == self._libvirt.VIR_ERR_NO_DOMAIN  # type: ignore[attr-defined]
-            if gone:
+            if (
+                isinstance(error, self._libvirt.libvirtError)
+                and error.get_error_code() == self._libvirt.VIR_ERR_NO_DOMAIN
+            ):
                 self._notes.append(f"guest {name} vanished while it was read")
-            else:
-                yield Unreadable(f"guest {name}", str(translated), name)
-            return
-        if answer is None:
-            raise BackendDataError(f"libvirt described guest {name} with nothing")
+                return None
+            return Unreadable(f"guest {name}", str(translated), name)
         xml, label = answer
         try:
-            for guest in parse_document(xml.encode("utf-8", "surrogateescape"), self.uri):
-                if label is not None:
-                    process = Process(pid=None, context=label, source=f"libvirt at {self.uri}")
-                    guest = evolve(guest, process=process)
-                yield guest
+            (guest,) = parse_document(xml.encode("utf-8", "surrogateescape"), self.uri)
         except DomainXMLError as malformed:
-            yield Unreadable(f"guest {name}", malformed.reason, name)
+            return Unreadable(f"guest {name}", malformed.reason, name)
+        if label is None:
+            return guest
+        process = Process(pid=None, context=label, source=f"libvirt at {self.uri}")
+        return evolve(guest, process=process)
 
 
 def _bindings() -> ModuleType:

@@ -11,11 +11,11 @@ from attr import frozen
 from svirtlib.guests import Guest, Process, Unreadable
 from svirtlib.inventory import guest_key
 
-__all__ = ["ProcessTable", "daemon_range"]
+__all__ = ["PID_FILES", "ProcessTable", "daemon_range"]
 
 #: Where libvirt's system daemon keeps the numbers of its guests' processes. Only root may
 #: write there, while a process may rewrite its own command line.
-_PID_FILES = "/run/libvirt/qemu"
+PID_FILES = "/run/libvirt/qemu"
 
 _DAEMONS = ("virtqemud", "libvirtd")
 
@@ -34,11 +34,12 @@ class ProcessTable:
         labelled: whether SELinux runs here; without it no process has a context, and none is
             looked at.
         proc: where the kernel's process file system is mounted.
-        pid_files: where libvirt keeps the numbers of its guests' processes.
+        pid_files: where libvirt keeps the numbers of its guests' processes, or None if it is
+            not the system's daemon that was asked.
     """
 
     def __init__(
-        self, *, labelled: bool = True, proc: str = "/proc", pid_files: str = _PID_FILES
+        self, *, labelled: bool = True, proc: str = "/proc", pid_files: Optional[str] = None
     ) -> None:
         self._labelled = labelled
         self._proc = proc
@@ -97,7 +98,7 @@ class ProcessTable:
         )
 
     def _pid_file(self, name: str) -> Optional[int]:
-        if "/" in name or name in (".", ".."):
+        if self._pid_files is None or "/" in name:
             return None
         try:
             path = os.path.join(self._pid_files, f"{name}.pid")

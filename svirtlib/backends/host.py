@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
-from svirtlib.backends._documents import Documents
 from svirtlib.errors import SelectionError
 from svirtlib.generate import DomainContexts
 from svirtlib.guests import Inventory, Mode
@@ -34,9 +33,11 @@ def read_documents(
         DomainXMLError: no document is one of a guest.
         BackendError: no document could be opened.
     """
+    from svirtlib.backends._documents import Documents
+
     return take_inventory(
         Documents(paths),
-        processes=_processes(labelled=True) if processes else None,
+        processes=_processes(labelled=True, system=True) if processes else None,
         files=_files(enforced=False) if files else None,
         progress=progress,
     )
@@ -68,20 +69,25 @@ def read_host(
     source = _libvirt.LibvirtGuests(
         uri, timeout=_libvirt.DEFAULT_TIMEOUT if timeout is None else timeout
     )
-    if (files or processes) and not source.is_local:
-        raise SelectionError(
-            f"{source.uri} is not this machine: its files and processes cannot be looked at "
-            f"from here; run svirt-label there, or leave out --files and --processes"
+    try:
+        if (files or processes) and not source.is_local:
+            raise SelectionError(
+                f"{source.uri} is not this machine: its files and processes cannot be looked at "
+                f"from here; run svirt-label there, or leave out --files and --processes"
+            )
+        look_at_files = source.is_local if files is None else files
+        look_at_processes = source.is_local if processes is None else processes
+        labelled = source.is_local and _selinux.mode_of_host() in (Mode.ENFORCING, Mode.PERMISSIVE)
+        return take_inventory(
+            source,
+            processes=_processes(labelled=labelled, system=source.is_system)
+            if look_at_processes
+            else None,
+            files=_files(enforced=labelled) if look_at_files else None,
+            progress=progress,
         )
-    look_at_files = source.is_local if files is None else files
-    look_at_processes = source.is_local if processes is None else processes
-    labelled = source.is_local and _selinux.mode_of_host() in (Mode.ENFORCING, Mode.PERMISSIVE)
-    return take_inventory(
-        source,
-        processes=_processes(labelled=labelled) if look_at_processes else None,
-        files=_files(enforced=labelled) if look_at_files else None,
-        progress=progress,
-    )
+    finally:
+        source.close()
 
 
 def read_contexts() -> DomainContexts:
@@ -101,7 +107,7 @@ def _files(*, enforced: bool) -> Files:
     return FileSystem(enforced=enforced)
 
 
-def _processes(*, labelled: bool) -> Processes:
-    from svirtlib.backends._procfs import ProcessTable
+def _processes(*, labelled: bool, system: bool) -> Processes:
+    from svirtlib.backends._procfs import PID_FILES, ProcessTable
 
-    return ProcessTable(labelled=labelled)
+    return ProcessTable(labelled=labelled, pid_files=PID_FILES if system else None)
