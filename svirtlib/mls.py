@@ -484,7 +484,7 @@ class Level:
     def __hash__(self) -> int:
         # An integer hashes to its remainder modulo 2^61 - 1, and powers of two repeat there
         # after 61: half a million pairs would share 1,891 values. Modulo this prime they
-        # repeat so late that none of them meet.
+        # repeat so late that one in two hundred meets another.
         return hash((self._sensitivity, self._mask % _HASH_PRIME))
 
     def __str__(self) -> str:
