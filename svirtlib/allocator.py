@@ -187,8 +187,8 @@ class LevelAllocator:
         wide = [
             str(level)
             for level in self._holders
-            if level.mask & self._pool == self._pool and level.sensitivity
-            >= self._lowest.sensitivity
+            if level.mask & self._pool == self._pool
+            and level.sensitivity >= self._lowest.sensitivity
         ]
         reason = f"{wide[0]} is in use and dominates all of them" if wide else ""
         return CategoriesExhaustedError(wanted, self.capacity, self.free, reason)
