@@ -83,6 +83,13 @@ class DomainContexts:
         Raises:
             GenerationError: it is not known.
         """
+        if virt_type == "lxc":
+            raise GenerationError(
+                "no context for a container (domain type 'lxc')",
+                "libvirt takes those of containers from lxc_contexts, not from "
+                "virtual_domain_context",
+                "give the whole context with --label or --baselabel",
+            )
         if virt_type != "qemu":
             return self.kvm
         if self.tcg is None:
@@ -426,7 +433,7 @@ def _dynamic(request: Request, contexts: DomainContexts, report: _Report) -> Sec
         baselabel = base.with_type(request.selinux_type)
         baselabel = baselabel.with_range(None if low is None else Range(low))
     if baselabel is not None:
-        _judge_baselabel(baselabel, contexts.base(request.virt_type), report)
+        _judge_baselabel(baselabel, contexts.kvm, report)
     return Seclabel(
         SeclabelType.DYNAMIC,
         SELINUX,

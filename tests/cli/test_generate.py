@@ -144,7 +144,7 @@ REFUSED = {
     "dynamic --into /nonexistent/x.xml": "there is no such file",
     "dynamic --into x --format json": "leave out --format",
     "static --level auto --into - --xml -": "standard input cannot be read for",
-    "dynamic --format sarif": "invalid choice",
+    "dynamic --format sarif": "sarif",
     "dynamic --format table": "generate cannot write table",
     "default": "invalid choice",
     "": "required",
@@ -249,6 +249,7 @@ def test_a_level_is_picked(generate, dumps):
     report = json.loads(out)
     assert (status, report["warnings"], report["compared_with"]) == (0, [], 2)
     level = Context.parse(report["label"]).level
+    assert level is not None
     assert len(level.categories) == 2
     assert 3 not in level.categories
     assert str(level) != "s0:c1,c2"
@@ -399,7 +400,7 @@ def test_a_file_that_cannot_be_read(generate, tmp_path):
 def files(monkeypatch, tmp_path):
     """Stand-ins for libselinux and its two files."""
     module = types.ModuleType("selinux")
-    module.selabel_open = None
+    setattr(module, "selabel_open", None)  # noqa: B010 - a module has no such attribute
     for name in ("domain", "image"):
         path = tmp_path / f"virtual_{name}_context"
         setattr(module, f"selinux_virtual_{name}_context_path", lambda path=path: str(path))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from svirtlib.errors import DomainXMLError
 from svirtlib.seclabel import DeviceSeclabel, Seclabel, SeclabelType
 from svirtlib.seclabeltext import format_device_seclabel, format_seclabel
 from svirtlib.seclabelxml import read_seclabels
@@ -198,6 +201,32 @@ def test_what_was_put_in_is_read_back(document, seclabel, override):
     assert [(raw.get("relabel"), raw.text("label")) for raw in own] == [
         ("yes" if override.relabel else "no", override.label)
     ]
+
+
+DAMAGE = [b"<", b">", b"&", b"'", b'"', b"/", b"\0", b"\xff", b"<!--", b"-->", b"]]>", b"<a>", b":"]
+
+
+@given(documents(own=True, override=True), seclabels, overrides, st.data())
+def test_damage_is_refused_or_kept(document, seclabel, override, data):
+    """Whatever was done to a document, it is refused as such, or what was damaged stays so."""
+    codec, text = document
+    damaged = bytearray(encoded(codec, text.replace(MARK, "")))
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(damaged)))
+        kept = data.draw(st.sampled_from([0, 1, 7]))
+        damaged[place : place + kept] = data.draw(st.sampled_from([b"", *DAMAGE]))
+    before = bytes(damaged)
+    try:
+        after = set_seclabels(before, "test", seclabel, {"vda": override})
+    except DomainXMLError:
+        return
+    assert set_seclabels(after, "test", seclabel, {"vda": override}) == after
+
+
+@given(st.binary(max_size=200), seclabels)
+def test_anything_is_refused_as_such(data, seclabel):
+    with contextlib.suppress(DomainXMLError):
+        set_seclabels(data, "test", seclabel)
 
 
 def inserted(before, after):

@@ -261,6 +261,16 @@ def test_the_type_of_an_emulated_guest_is_not_guessed():
         generate(request, DEFAULT_CONTEXTS)
 
 
+def test_the_contexts_of_containers_are_others():
+    with pytest.raises(GenerationError, match="lxc_contexts"):
+        generate(Request(STATIC, level=R("s0:c1,c2"), virt_type="lxc"), FEDORA)
+    assert generate(Request(DYNAMIC, virt_type="lxc"), FEDORA).seclabel == Seclabel(
+        DYNAMIC, "selinux"
+    )
+    base = C("system_u:system_r:container_t:s0")
+    assert generate(Request(DYNAMIC, baselabel=base, virt_type="lxc"), FEDORA).notes == ()
+
+
 # What libvirt 9.0 gave for these labels.
 @pytest.mark.parametrize(
     ("label", "image"),
@@ -286,14 +296,22 @@ def test_imagelabel_is_told_where_it_is_known():
     assert generate(Request(DYNAMIC), FEDORA).imagelabel is None
 
 
+def _picked(contexts, in_use):
+    label = generate(Request(STATIC, level=AUTO), contexts, in_use).seclabel.label
+    assert label is not None
+    level = C(label).level
+    assert level is not None
+    return level
+
+
 def test_a_picked_level_is_kept_apart():
     in_use = used("s0:c1,c2", "s0:c3", "s0:c4.c1021")
     levels = set()
     for _ in range(5):
-        label = C(generate(Request(STATIC, level=AUTO), FEDORA, in_use).seclabel.label)
-        assert len(label.level.categories) == 2
-        assert all(label.level.incomparable_with(other.level) for other in in_use.levels)
-        levels.add(label.level)
+        level = _picked(FEDORA, in_use)
+        assert len(level.categories) == 2
+        assert all(level.incomparable_with(other.level) for other in in_use.levels)
+        levels.add(level)
     assert len(levels) > 1
 
 
@@ -301,8 +319,7 @@ def test_a_picked_level_has_the_sensitivity_of_the_host():
     contexts = DomainContexts(
         C("system_u:system_r:svirt_t:s2-s3"), None, FEDORA.image, FEDORA.content, "test"
     )
-    label = C(generate(Request(STATIC, level=AUTO), contexts, InUse()).seclabel.label)
-    assert label.level.sensitivity == 2
+    assert _picked(contexts, InUse()).sensitivity == 2
 
 
 def test_none_is_free():
