@@ -13,6 +13,7 @@ from svirtlib.cli.exitcodes import ExitCode
 from svirtlib.cli.parser import FORMATS, make_parser
 from svirtlib.errors import (
     BackendError,
+    CategoriesExhaustedError,
     DomainXMLError,
     LabelError,
     SelectionError,
@@ -48,13 +49,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     except BrokenPipeError:
-        # Who read the result has enough; without this the exit would complain once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Who read the result has enough of it.
+        _forget_output()
         return ExitCode.OK
     except SvirtError as error:
         if options.debug:
             traceback.print_exc()
         return _fail(str(error), _status(error), _caret(error))
+    except OSError as error:
+        # The library tells of its own; this is standard output, on a full disk for example.
+        if options.debug:
+            traceback.print_exc()
+        _forget_output()
+        return _fail(f"the result cannot be written: {error.strerror}", ExitCode.ENVIRONMENT)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is told as such
         if options.debug:
             traceback.print_exc()
@@ -64,10 +71,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         )
 
 
+def _forget_output() -> None:
+    """Drop what is still to be written, or the exit would fail on it once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _status(error: SvirtError) -> ExitCode:
     if isinstance(error, _USER_ERRORS):
         return ExitCode.USAGE
-    if isinstance(error, BackendError):
+    if isinstance(error, (BackendError, CategoriesExhaustedError)):
         return ExitCode.ENVIRONMENT
     return ExitCode.USAGE
 
