@@ -10,11 +10,10 @@ device. Whether what stands there is accepted is not asked here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
+from typing import NamedTuple, Optional
 
 from lxml import etree
 
-from svirtlib.errors import DomainXMLError
 from svirtlib.rawseclabel import (
     DocumentKind,
     Place,
@@ -25,9 +24,10 @@ from svirtlib.rawseclabel import (
 )
 from svirtlib.xmltree import line_of, parse_tree
 
-__all__ = ["read_domain", "read_seclabels"]
+__all__ = ["EXPECTED", "read_domain", "read_seclabels"]
 
-_EXPECTED = (
+#: What documents may be, for messages.
+EXPECTED = (
     "a libvirt document: <domain>, <seclabel>, <domstatus>, <domainsnapshot> or <domainbackup>"
 )
 
@@ -73,16 +73,13 @@ def read_seclabels(data: bytes, source: str) -> tuple[SeclabelDocument, ...]:
         data: the file's content, in any encoding that it declares.
         source: its name, for messages.
 
+    Returns:
+        Nothing for XML that describes something else, such as a network.
+
     Raises:
-        DomainXMLError: the file is malformed, too large, has a DOCTYPE, or is no document in
-            which libvirt knows seclabels.
+        DomainXMLError: the file is malformed, too large, or has a DOCTYPE.
     """
-    root = parse_tree(data, source, _EXPECTED)
-    documents = tuple(_documents(root, source))
-    if not documents:
-        reason = f"its root element is <{_short(root)}>; expected {_EXPECTED}"
-        raise DomainXMLError(source, reason, line_of(root))
-    return documents
+    return tuple(_documents(parse_tree(data, source, EXPECTED), source))
 
 
 def read_domain(
@@ -91,7 +88,7 @@ def read_domain(
     """Return what a ``<domain>`` element says of seclabels."""
     identifier = domain.get("id")
     live = kind is DocumentKind.STATUS or (identifier is not None and identifier != "-1")
-    seclabels = list(domain.iter("{*}seclabel"))
+    found = _Reader(domain, kind).read(list(domain.iter("{*}seclabel")))
     name = domain.find("name")
     return SeclabelDocument(
         kind=kind,
@@ -99,8 +96,10 @@ def read_domain(
         name=None if name is None else _text(name),
         virt_type=domain.get("type", ""),
         live=live,
+        seclabels=found.own,
+        sources=found.sources,
+        unread=found.unread,
         line=line_of(domain),
-        **(_Reader(domain, kind).read(seclabels) if seclabels else {}),
     )
 
 
@@ -126,11 +125,24 @@ def _documents(root: etree._Element, source: str) -> Iterator[SeclabelDocument]:
         inner = [child for child in root if child.tag in ("domain", "inactiveDomain")]
         within = {element for child in inner for element in child.iter("{*}seclabel")}
         seclabels = [element for element in root.iter("{*}seclabel") if element not in within]
+        found = _Reader(root, kind).read(seclabels)
         yield SeclabelDocument(
-            kind=kind, source=source, line=line_of(root), **_Reader(root, kind).read(seclabels)
+            kind=kind,
+            source=source,
+            sources=found.sources,
+            unread=found.unread,
+            line=line_of(root),
         )
         for domain in inner:
             yield read_domain(domain, source, DocumentKind.SNAPSHOT)
+
+
+class _Found(NamedTuple):
+    """The seclabels of a document by their places."""
+
+    own: tuple[RawSeclabel, ...] = ()
+    sources: tuple[RawSource, ...] = ()
+    unread: tuple[RawSeclabel, ...] = ()
 
 
 class _Reader:
@@ -141,8 +153,10 @@ class _Reader:
         self._kind = kind
         self._numbers: dict[str, dict[etree._Element, int]] = {}
 
-    def read(self, elements: list[etree._Element]) -> dict[str, tuple[object, ...]]:
-        """Return the arguments of a :class:`SeclabelDocument` that tell the seclabels."""
+    def read(self, elements: list[etree._Element]) -> _Found:
+        """Sort these elements, which are all of the document in its order."""
+        if not elements:
+            return _Found()
         own: list[RawSeclabel] = []
         unread: list[RawSeclabel] = []
         sources: dict[etree._Element, tuple[tuple[int, ...], RawSource, list[RawSeclabel]]] = {}
@@ -164,9 +178,9 @@ class _Reader:
                 suffix = "" if not seclabels else f" number {len(seclabels) + 1}"
                 seclabels.append(_seclabel(element, f"<seclabel>{suffix} of {source.name}"))
         ordered = sorted(sources.values(), key=lambda entry: entry[0])
-        return {
-            "seclabels": tuple(own),
-            "sources": tuple(
+        return _Found(
+            tuple(own),
+            tuple(
                 RawSource(
                     place=source.place,
                     name=source.name,
@@ -178,8 +192,8 @@ class _Reader:
                 )
                 for _, source, seclabels in ordered
             ),
-            "unread": tuple(unread),
-        }
+            tuple(unread),
+        )
 
     def _outline(self, element: etree._Element) -> str:
         """Return where an element stands, for messages: ``<seclabel> in devices/hostdev``."""
@@ -300,7 +314,7 @@ class _Reader:
     def _character(
         self, element: etree._Element, device: etree._Element
     ) -> Optional[tuple[tuple[int, ...], RawSource]]:
-        place = _CHARACTER_PLACES[device.tag]
+        place = _CHARACTER_PLACES[_tag(device)]
         number = self._number(device)
         kind = device.get("type", "pty")
         alias = place is Place.CONSOLE and number == 0 and self._is_serial(device)
@@ -313,8 +327,8 @@ class _Reader:
                 # libvirt makes it the first serial port.
                 place = Place.SERIAL
                 alias = False
-        name = f"{device.tag} {number + 1}"
-        order = _ORDER[_CHARACTER_PLACES[device.tag]]
+        name = f"{_tag(device)} {number + 1}"
+        order = _ORDER[_CHARACTER_PLACES[_tag(device)]]
         source = RawSource(
             place, name, kind, (), alias, replaced, without_path=not element.get("path")
         )
@@ -334,14 +348,15 @@ class _Reader:
 
     def _number(self, device: etree._Element) -> int:
         """Return which of its kind a device is, counted from 0."""
-        if device.tag not in self._numbers:
-            path = f"devices/{device.tag}"
+        tag = _tag(device)
+        if tag not in self._numbers:
+            path = f"devices/{tag}"
             if self._kind in (DocumentKind.SNAPSHOT, DocumentKind.BACKUP):
                 path = "disks/*" if self._root.find(path) is None else path
-            self._numbers[device.tag] = {
+            self._numbers[tag] = {
                 element: number for number, element in enumerate(self._root.iterfind(path))
             }
-        return self._numbers[device.tag].get(device, 0)
+        return self._numbers[tag].get(device, 0)
 
 
 def _same_source(one: etree._Element, other: etree._Element) -> bool:
@@ -361,7 +376,7 @@ def _seclabel(element: etree._Element, path: str) -> RawSeclabel:
         # libvirt asks for attributes by their local names (libxml2 xmlGetProp).
         attributes=tuple((key.rpartition("}")[2], value) for key, value in element.attrib.items()),
         children=tuple(
-            RawChild(child.tag, _text(child), line_of(child))
+            RawChild(_tag(child), _text(child), line_of(child))
             for child in element.iterchildren(etree.Element)
         ),
         line=line_of(element),
@@ -373,6 +388,10 @@ def _text(element: etree._Element) -> str:
     if len(element) == 0:
         return element.text or ""
     return "".join(element.itertext())
+
+
+def _tag(element: etree._Element) -> str:
+    return str(element.tag)
 
 
 def _short(element: etree._Element) -> str:

@@ -617,7 +617,7 @@ class _Judge:
         for device in self._in_order_of_validation(
             Place.DISK, Place.SERIAL, Place.PARALLEL, Place.CHANNEL, Place.CONSOLE
         ):
-            if not device.source.alias_of_serial:
+            if not (device.refused or device.source.alias_of_serial):
                 yield from self._missing_model(device.raw, device.model)
 
     def _missing_model(self, raw: RawSeclabel, model: Optional[str]) -> Iterator[Problem]:

@@ -104,7 +104,7 @@ class Judge:
                 XDG_CONFIG_HOME=str(self.root / "config"),
                 LC_ALL="C.UTF-8",
             )
-            self._process = subprocess.Popen(
+            self._process: Any = subprocess.Popen(
                 [sys.executable, __file__, driver, str(self.root)],
                 env=environment,
                 stdin=subprocess.PIPE,
