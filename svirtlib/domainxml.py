@@ -1,9 +1,8 @@
 """libvirt's domain XML, read into :class:`~svirtlib.guests.Guest` values.
 
-The only module that parses XML. Documents are untrusted: entities, external DTDs and network
-access are off, a DOCTYPE is refused, and size and depth are bounded. What libvirt ignores is
-ignored here; what it would refuse and what would make the guest another one (a seclabel of
-an unknown type) is a :class:`~svirtlib.errors.DomainXMLError` with its line.
+Documents are untrusted: entities, external DTDs and network access are off, a DOCTYPE is
+refused, and size and depth are bounded. What libvirt ignores is ignored here. A seclabel that
+it refuses, or that has no effect, becomes a problem of the guest.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from lxml import etree
 from svirtlib.errors import DomainXMLError
 from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
+from svirtlib.seclabelxml import read_domain
+from svirtlib.validation import IGNORED, REJECTED, Problem, Target, validate
+from svirtlib.xmltree import MAX_BYTES, parse_tree
 
 __all__ = ["MAX_BYTES", "OtherDocumentError", "parse_document"]
-
-#: Largest document that is read, in bytes. A domain with a thousand disks has less than 1 MB.
-MAX_BYTES = 16 * 1024 * 1024
 
 #: Elements that hold domains: a domain itself, libvirt's status files and the host files of
 #: its test driver.
@@ -40,23 +39,19 @@ _IMAGE_KINDS = {kind.value: kind for kind in ImageKind}
 #: DEFAULT is libvirt's name for an absent attribute; written out it is refused.
 _SECLABEL_TYPES = {kind.value: kind for kind in SeclabelType if kind is not SeclabelType.DEFAULT}
 
+#: Of a document neither the host's models nor libvirt's version are known.
+_TARGET = Target(models=None, version=None)
+#: Of other hypervisors' drivers libvirt knows no model to fill in, like of its test driver's.
+_TARGET_WITHOUT_MODEL = Target(driver="test", models=None, version=None)
+_FILLED_IN = frozenset({"qemu", "kvm", "kqemu", "hvf", "lxc"})
+#: Labels that are none, of which the rule label-invalid tells.
+_TOLD_BY_LABEL_RULES = frozenset({"S3", "S4", "S5"})
+
 #: A UUID as libvirt writes it.
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: The first child of each name.
 _Children = dict[str, etree._Element]
-
-#: One for all documents: to make it costs as much as to read half a document with it. Nothing
-#: that a document says stays in it, and lxml lets one thread at a time use it.
-_PARSER = etree.XMLParser(
-    resolve_entities=False,
-    no_network=True,
-    load_dtd=False,
-    dtd_validation=False,
-    huge_tree=False,
-    remove_comments=True,
-    remove_pis=True,
-)
 
 
 class OtherDocumentError(DomainXMLError):
@@ -86,7 +81,7 @@ def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
         DomainXMLError: the document is malformed, too large, has a DOCTYPE, or is no domain
             that libvirt could have written.
     """
-    root = _parse(data, source)
+    root = parse_tree(data, source, "the output of 'virsh dumpxml'")
     tag = _tag(root)
     if tag == "domain":
         return (_guest(root, source),)
@@ -96,31 +91,6 @@ def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
     if not domains:
         raise OtherDocumentError(source, tag, _line(root))
     return tuple(_guest(domain, source) for domain in domains)
-
-
-def _parse(data: bytes, source: str) -> etree._Element:
-    if len(data) > MAX_BYTES:
-        raise DomainXMLError(source, f"too large for a domain XML (over {MAX_BYTES} bytes)")
-    if not data or data.isspace():
-        raise DomainXMLError(source, "empty; expected the output of 'virsh dumpxml'")
-    try:
-        root = etree.fromstring(data, _PARSER)
-    except etree.XMLSyntaxError as error:
-        line = error.lineno or None
-        raise DomainXMLError(
-            source, f"malformed XML: {_reason(error)}; expected the output of 'virsh dumpxml'", line
-        ) from None
-    except (ValueError, LookupError) as error:
-        raise DomainXMLError(source, f"malformed XML: {error}") from None
-    if root.getroottree().docinfo.doctype:
-        raise DomainXMLError(source, "a DOCTYPE is not accepted; libvirt never writes one")
-    return root
-
-
-def _reason(error: etree.XMLSyntaxError) -> str:
-    """Return libxml2's message without its position, which is told apart."""
-    text = str(error.msg or "not XML").split(", line ", 1)[0]
-    return text.encode("ascii", "backslashreplace").decode("ascii")[:200]
 
 
 def _tag(element: etree._Element) -> str:
@@ -162,8 +132,9 @@ def _guest(domain: etree._Element, source: str) -> Guest:
         running=identifier is not None and identifier != "-1",
         virt_type=domain.get("type", ""),
         source=source,
-        seclabels=tuple(_seclabel(element, source) for element in domain.iterchildren("seclabel")),
+        seclabels=tuple(_seclabel(element) for element in domain.iterchildren("seclabel")),
         images=tuple(_images(domain, parts.get("os"))),
+        seclabel_problems=_problems(domain, source),
     )
 
 
@@ -182,20 +153,30 @@ def _uuid(parts: _Children, source: str) -> Optional[str]:
         ) from None
 
 
-def _seclabel(element: etree._Element, source: str) -> Seclabel:
+def _problems(domain: etree._Element, source: str) -> tuple[Problem, ...]:
+    """Return what libvirt refuses or ignores; labels are for rules that see more than one."""
+    document = read_domain(domain, source)
+    if not (document.seclabels or document.sources or document.unread):
+        return ()
+    target = _TARGET if document.virt_type in _FILLED_IN else _TARGET_WITHOUT_MODEL
+    return tuple(
+        problem
+        for problem in validate(document, target)
+        if problem.rule in (REJECTED, IGNORED)
+        and problem.severity != "info"
+        and problem.code not in _TOLD_BY_LABEL_RULES
+    )
+
+
+def _seclabel(element: etree._Element) -> Seclabel:
     type_text = element.get("type")
-    kind = SeclabelType.DEFAULT if type_text is None else _SECLABEL_TYPES.get(type_text)
-    if kind is None:
-        raise DomainXMLError(
-            source,
-            f"seclabel type {type_text!a} is none that libvirt accepts (dynamic, static, none)",
-            _line(element),
-        )
+    # One that libvirt refuses is a problem of the guest, not the end of its document.
+    kind = _SECLABEL_TYPES.get(type_text or "", SeclabelType.DEFAULT)
     parts = _children(element)
     return Seclabel(
         type=kind,
         model=element.get("model"),
-        relabel=_relabel(element, source, kind in (SeclabelType.DYNAMIC, SeclabelType.DEFAULT)),
+        relabel=_relabel(element, kind in (SeclabelType.DYNAMIC, SeclabelType.DEFAULT)),
         label=_text(parts.get("label")),
         imagelabel=_text(parts.get("imagelabel")),
         baselabel=_text(parts.get("baselabel")),
@@ -203,17 +184,9 @@ def _seclabel(element: etree._Element, source: str) -> Seclabel:
     )
 
 
-def _relabel(element: etree._Element, source: str, default: bool) -> bool:
+def _relabel(element: etree._Element, default: bool) -> bool:
     text = element.get("relabel")
-    if text is None:
-        return default
-    if text not in ("yes", "no"):
-        raise DomainXMLError(
-            source,
-            f"relabel {text!a} of a seclabel is none that libvirt accepts (yes, no)",
-            _line(element),
-        )
-    return text == "yes"
+    return text == "yes" if text in ("yes", "no") else default
 
 
 def _device_seclabel(source: etree._Element) -> Optional[DeviceSeclabel]:

@@ -154,9 +154,7 @@ class CategoriesExhaustedError(AllocationError):
         free: how many of them are free, or None where that is not known.
     """
 
-    def __init__(
-        self, wanted: int, capacity: int, free: Optional[int], reason: str = ""
-    ) -> None:
+    def __init__(self, wanted: int, capacity: int, free: Optional[int], reason: str = "") -> None:
         self.wanted = wanted
         self.capacity = capacity
         self.free = free

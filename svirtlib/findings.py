@@ -67,6 +67,11 @@ class Finding:
         paths: images concerned, sorted.
         labels: contexts concerned.
         evidence: what it rests on.
+        file: of a finding about one place in a document: the document, else None.
+        line: the line in it, counted from 1, if it is known.
+        layer: who objects there, and when: ``parse``, ``define`` or ``start`` (libvirt),
+            ``policy`` (the kernel), ``advice`` (nobody).
+        code: which check objects there, such as ``P4``.
     """
 
     rule: str
@@ -79,6 +84,10 @@ class Finding:
     paths: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
     evidence: tuple[Evidence, ...] = ()
+    file: Optional[str] = None
+    line: Optional[int] = None
+    layer: Optional[str] = None
+    code: Optional[str] = None
 
     @property
     def sort_key(self) -> tuple[object, ...]:

@@ -13,6 +13,7 @@ from typing import Optional
 from attr import frozen
 
 from svirtlib.seclabel import DeviceSeclabel, Seclabel
+from svirtlib.validation import Problem
 
 __all__ = [
     "FileLabel",
@@ -129,6 +130,8 @@ class Guest:
         images: in the document's order, a chain from its top down.
         process: its process, or None where none was looked for or found.
         known_to_libvirt: False for a QEMU process that no libvirt guest accounts for.
+        seclabel_problems: what libvirt refuses or ignores of its seclabels, whatever the host's
+            models and version are.
     """
 
     name: str
@@ -140,6 +143,7 @@ class Guest:
     images: tuple[Image, ...] = ()
     process: Optional[Process] = None
     known_to_libvirt: bool = True
+    seclabel_problems: tuple[Problem, ...] = ()
 
     @property
     def seclabel(self) -> Optional[Seclabel]:

@@ -43,6 +43,8 @@ IDENTS = [
     "relabel-off-mismatch",
     "label-invalid",
     "label-not-canonical",
+    "seclabel-rejected",
+    "seclabel-ignored",
 ]
 
 HEADINGS = [

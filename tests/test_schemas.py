@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from needs import require_module
 
-from svirtlib import guests, seclabel
+from svirtlib import guests, seclabel, validation
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
 from svirtlib.findings import Evidence, Finding, NotRun, Severity
@@ -128,6 +128,7 @@ def test_rules_are_the_code_s():
         (SNAPSHOT["$defs"]["unreadable"], guests.Unreadable),
         (SNAPSHOT["$defs"]["seclabel"], seclabel.Seclabel),
         (SNAPSHOT["$defs"]["device_seclabel"], seclabel.DeviceSeclabel),
+        (SNAPSHOT["$defs"]["problem"], validation.Problem),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -144,6 +145,8 @@ def test_properties_are_the_attributes(place, kind):
         (SNAPSHOT["$defs"]["seclabel"]["properties"]["type"], seclabel.SeclabelType),
         (SNAPSHOT["$defs"]["host"]["properties"]["mode"], guests.Mode),
         (REPORT["properties"]["host"]["properties"]["selinux"]["properties"]["mode"], guests.Mode),
+        (REPORT["$defs"]["finding"]["properties"]["layer"], validation.Layer),
+        (SNAPSHOT["$defs"]["problem"]["properties"]["layer"], validation.Layer),
     ],
 )
 def test_enumerations_are_the_code_s(place, kind):

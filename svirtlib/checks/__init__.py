@@ -23,6 +23,8 @@ from svirtlib.checks.label_invalid import LabelInvalid
 from svirtlib.checks.label_not_canonical import LabelNotCanonical
 from svirtlib.checks.process_label_drift import ProcessLabelDrift
 from svirtlib.checks.relabel_off_mismatch import RelabelOffMismatch
+from svirtlib.checks.seclabel_ignored import SeclabelIgnored
+from svirtlib.checks.seclabel_rejected import SeclabelRejected
 from svirtlib.checks.shared_image_undeclared import SharedImageUndeclared
 from svirtlib.checks.stale_image_label import StaleImageLabel
 from svirtlib.checks.static_label_reuse import StaticLabelReuse
@@ -43,10 +45,12 @@ ALL_CHECKS: tuple[Check, ...] = (
     ImageLabelDrift(),
     SharedImageUndeclared(),
     LabelInvalid(),
+    SeclabelRejected(),
     StaticLabelReuse(),
     StaleImageLabel(),
     RelabelOffMismatch(),
     LabelNotCanonical(),
+    SeclabelIgnored(),
 )
 
 

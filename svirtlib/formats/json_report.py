@@ -52,4 +52,8 @@ def _finding(finding: Finding) -> dict[str, object]:
         "evidence": [
             {"source": evidence.source, "text": evidence.text} for evidence in finding.evidence
         ],
+        "file": finding.file,
+        "line": finding.line,
+        "layer": finding.layer,
+        "code": finding.code,
     }
