@@ -157,6 +157,21 @@ def generate(options: argparse.Namespace) -> int:
     return run(options, _inventory, _write)
 
 
+def validate(options: argparse.Namespace) -> int:
+    """Judge the seclabels of files as libvirt would."""
+    from svirtlib.cli.validate import run
+    from svirtlib.formats import table
+
+    def format_table(report: Report) -> str:
+        color = _color(options)
+        return table.format_report(report, width=_width(), color=color, verbose=options.verbose)
+
+    def status(report: Report) -> int:
+        return _status(report, options.fail_on, exit_zero=options.exit_zero)
+
+    return run(options, _write, format_table, status)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "list": list_labels,
@@ -164,6 +179,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "export": export,
     "explain": explain,
     "generate": generate,
+    "validate": validate,
 }
 
 

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import svirtlib
-from svirtlib.cli import generate
+from svirtlib.cli import generate, validate
 from svirtlib.findings import Severity
 
 __all__ = ["FORMATS", "make_parser"]
@@ -19,6 +19,7 @@ FORMATS = {
     "explain": ("table", "json"),
     "export": ("json",),
     "generate": ("xml", "json"),
+    "validate": ("table", "json", "sarif"),
 }
 
 _EXIT_CODES = """\
@@ -49,6 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
     _export(verbs)
     _explain(verbs)
     _generate(verbs)
+    _validate(verbs)
     return parser
 
 
@@ -263,3 +265,26 @@ def _generate(verbs: Any) -> None:
     )
     generate.add_options(parser)
     _sources(parser)
+
+
+def _validate(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "validate",
+        "tell what libvirt refuses and ignores in the <seclabel>s of files",
+        "Judge the <seclabel>s of files as libvirt would when it reads, defines and starts the "
+        "guest; tell what it would ignore, and which labels are none.",
+    )
+    validate.add_options(parser)
+    group = parser.add_argument_group("exit status")
+    group.add_argument(
+        "--fail-on",
+        metavar="SEVERITY",
+        type=_severity,
+        default=Severity.MEDIUM,
+        help="exit with 1 for findings from this severity on: critical, high, medium (default), "
+        "low, info",
+    )
+    group.add_argument(
+        "--exit-zero", action="store_true", help="exit with 0 whatever the findings are"
+    )

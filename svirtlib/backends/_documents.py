@@ -19,7 +19,7 @@ from svirtlib.errors import (
 from svirtlib.guests import Guest, Host, Image, Unreadable
 from svirtlib.ports import Progress
 
-__all__ = ["Documents"]
+__all__ = ["Documents", "read_bytes"]
 
 #: How a file without the ending .xml starts that is worth a look: markup, or a byte order mark.
 _MARKUP = (b"<", b"\xef\xbb\xbf<", b"\xff\xfe<\0", b"\xfe\xff\0<")
@@ -104,7 +104,7 @@ class Documents:
         return documents
 
     def _document(self, path: str, *, in_folder: bool) -> tuple[Guest, ...]:
-        data = _read(path)
+        data = read_bytes(path)
         expected = not in_folder or path.endswith(".xml")
         if not expected and not data.lstrip()[:4].startswith(_MARKUP):
             self._notes.append(f"{path}: passed over, no XML")
@@ -130,7 +130,7 @@ def _unreadable(error: SvirtError, path: str) -> Unreadable:
     return Unreadable(what, reason) if reason else Unreadable(path, what)
 
 
-def _read(path: str) -> bytes:
+def read_bytes(path: str) -> bytes:
     """Return at most one byte more than a document may have.
 
     Raises:

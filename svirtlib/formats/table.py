@@ -209,6 +209,9 @@ class _Entry:
         self._page.text(
             finding.message, "bold", head=Text(f"{number}.", style), indent=self._indent
         )
+        if finding.file is not None:
+            line = "" if finding.line is None else f":{finding.line}"
+            self._put("at", [f"{finding.file}{line}"])
         self._put("rule", [finding.rule], style)
         if mended == number or self._verbose:
             self._put("seen", self._evidence())
