@@ -247,6 +247,35 @@ def _status(xml: str) -> str:
     return f"<domstatus state='running' reason='booted' pid='4194303'>{monitor}{xml}</domstatus>"
 
 
+@amounts(60, 1500)
+def test_snapshots(test_driver, seed, count):
+    """The test driver makes no external snapshot; it says so after it has read the document."""
+    judge, target = test_driver
+    domain = (
+        "<domain type='test'><name>live</name><memory>65536</memory><os><type>hvm</type></os>"
+        "<devices><disk type='file'><source file='/nonexistent/a'/><target dev='vda'/></disk>"
+        "</devices></domain>"
+    )
+    for number in seeds(seed, count):
+        one = maker(number)
+        kind = random.Random(number).choice(["file", "block", "network"])
+        stray = one.device_seclabel() if one.chance(0.2) else ""
+        xml = (
+            f"<domainsnapshot xmlns:x='urn:x'><disks><disk name='vda' type='{kind}' "
+            f"snapshot='external'>{one.source(kind, 1, one.device_seclabels())}{stray}</disk>"
+            "</disks></domainsnapshot>"
+        )
+        (document,) = read_seclabels(xml.encode(), "snapshot")
+        problems = validate(document, target, libvirt_only=True)
+        verdict = judge.ask_snapshot(domain, xml)
+        where = f"seed {number}\n{xml}\nlibvirt: {verdict}\nours: {problems[:1]}"
+        if problems:
+            assert verdict.code == problems[0].error, where
+            assert problems[0].fragment in verdict.message, where
+        else:
+            assert "must use snapshot mode" in verdict.message, where
+
+
 @given(drawn=st.randoms(use_true_random=False), odd=st.sampled_from([0.0, 0.1, 0.3]))
 def test_documents_that_hypothesis_finds(test_driver, drawn, odd):
     """The same once more, with a search that looks for the smallest document that fails."""

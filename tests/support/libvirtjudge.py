@@ -132,9 +132,9 @@ class Judge:
         """
         return Verdict(**self._ask({"status": xml}))
 
-    def ask_moment(self, kind: str, domain: str, xml: str) -> Verdict:
-        """Let libvirt read a snapshot or backup of a guest."""
-        return Verdict(**self._ask({"moment": kind, "domain": domain, "xml": xml}))
+    def ask_snapshot(self, domain: str, xml: str) -> Verdict:
+        """Let libvirt define a domain, and make a snapshot of it."""
+        return Verdict(**self._ask({"xml": domain, "snapshot": xml}))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -200,7 +200,7 @@ def _serve(driver: str, root: str) -> None:
 
     def judge(question: dict[str, Any]) -> Verdict:
         try:
-            domain = connection.defineXML(question.get("domain", question["xml"]))
+            domain = connection.defineXML(question["xml"])
         except libvirt.libvirtError as error:
             return Verdict("define", error.get_error_code(), error.get_error_message())
         try:
@@ -208,10 +208,8 @@ def _serve(driver: str, root: str) -> None:
             try:
                 if question.get("start"):
                     domain.create()
-                if question.get("moment") == "snapshot":
-                    domain.snapshotCreateXML(
-                        question["xml"], libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-                    )
+                if "snapshot" in question:
+                    domain.snapshotCreateXML(question["snapshot"]).delete()
             except libvirt.libvirtError as error:
                 if NOWHERE not in error.get_error_message():
                     return Verdict("start", error.get_error_code(), error.get_error_message(), xml)

@@ -259,6 +259,8 @@ class DomainMaker:
         if depth == 0:
             return self._random.choice(["", "<backingStore/>"])
         kind = self._random.choice(("file", "file", "block", "network", "volume"))
+        if self._startable and kind == "volume":
+            kind = "block"
         parts = [
             "<format type='qcow2'/>",
             self.source(kind, depth, self.device_seclabels()),
