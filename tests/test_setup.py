@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-# What a machine with a checkout has.
-GIVEN = {"git", "make"}
+# What a Debian machine with a checkout has.
+GIVEN = {"bash", "git", "make"}
 
 
 def test_packages_that_tests_need_are_installed():
