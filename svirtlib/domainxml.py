@@ -47,6 +47,13 @@ _FILLED_IN = frozenset({"qemu", "kvm", "kqemu", "hvf", "lxc"})
 #: Labels that are none, of which the rule label-invalid tells.
 _TOLD_BY_LABEL_RULES = frozenset({"S3", "S4", "S5"})
 
+#: Guests' seclabels are alike: most need no second look. Bounded in number and size, as
+#: documents may have been written to fill it.
+_Shape = tuple[object, ...]
+_SHAPES_WITHOUT_PROBLEM: set[_Shape] = set()
+_MOST_SHAPES = 1000
+_LONG = 1000
+
 #: A UUID as libvirt writes it.
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -155,17 +162,48 @@ def _uuid(parts: _Children, source: str) -> Optional[str]:
 
 def _problems(domain: etree._Element, source: str) -> tuple[Problem, ...]:
     """Return what libvirt refuses or ignores; labels are for rules that see more than one."""
-    document = read_domain(domain, source)
-    if not (document.seclabels or document.sources or document.unread):
+    elements = list(domain.iter("{*}seclabel"))
+    if not elements:
         return ()
+    shape = _shape(domain, elements)
+    if shape in _SHAPES_WITHOUT_PROBLEM:
+        return ()
+    document = read_domain(domain, source)
     target = _TARGET if document.virt_type in _FILLED_IN else _TARGET_WITHOUT_MODEL
-    return tuple(
+    problems = tuple(
         problem
         for problem in validate(document, target)
         if problem.rule in (REJECTED, IGNORED)
         and problem.severity != "info"
         and problem.code not in _TOLD_BY_LABEL_RULES
     )
+    if shape is not None and not problems and len(_SHAPES_WITHOUT_PROBLEM) < _MOST_SHAPES:
+        _SHAPES_WITHOUT_PROBLEM.add(shape)
+    return problems
+
+
+def _shape(domain: etree._Element, elements: list[etree._Element]) -> Optional[_Shape]:
+    """Return what decides on problems of seclabels, where that is little, else None.
+
+    Of a label only whether there is one: what it says, and what is wrong with that, are for
+    the rules about labels.
+    """
+    shape: list[object] = [domain.get("id") is None, domain.get("id") == "-1", domain.get("type")]
+    size = len(domain.get("type", ""))
+    for element in elements:
+        if element.getparent() is not domain or element.tag != "seclabel":
+            return None
+        attributes = element.attrib.items()
+        size += sum(len(name) + len(value) for name, value in attributes)
+        shape.extend(attributes)
+        for child in element:
+            text = child.text or ""
+            size += len(text) + len(child.tag)
+            if len(child) or size > _LONG:
+                return None
+            shape.append((child.tag, text if child.tag == "baselabel" else bool(text)))
+        shape.append(None)
+    return tuple(shape) if size <= _LONG else None
 
 
 def _seclabel(element: etree._Element) -> Seclabel:

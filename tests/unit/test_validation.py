@@ -235,6 +235,25 @@ def test_a_guest_without_problems(text):
     assert guest.seclabel_problems == ()
 
 
+@pytest.mark.parametrize(
+    "text", [*NO_PROBLEM, *(text for text, _ in WRONG)], ids=range(len(NO_PROBLEM) + len(WRONG))
+)
+def test_a_second_look_says_the_same(text):
+    """Shapes of seclabels without a problem are remembered."""
+    if not text.startswith("<domain type"):
+        return
+    (before,) = parse_document(text.encode(), "test")
+    (after,) = parse_document(text.encode(), "test")
+    assert before == after
+    told = {problem.code for problem in after.seclabel_problems}
+    target = Target(models=None, version=None)
+    assert told == {
+        problem.code
+        for problem in problems(text, target)
+        if problem.rule in (REJECTED, IGNORED) and problem.code not in ("I4", "S3", "S4", "S5")
+    }
+
+
 def test_what_hosts_and_versions_decide_is_no_problem_of_a_guest():
     text = domain(STATIC.replace("selinux", "apparmor"), disk("<seclabel model='a' relabel='no'/>"))
     (guest,) = parse_document(text.encode(), "test")
