@@ -9,8 +9,10 @@ has been given up, it is not asked again, not even to close the connection.
 from __future__ import annotations
 
 import contextlib
+import errno
 import queue
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, Callable, Optional, TypeVar, Union
@@ -38,6 +40,9 @@ DEFAULT_TIMEOUT = 30.0
 
 #: Seconds that closing a connection may take; nothing depends on it any more.
 _CLOSING_TIMEOUT = 2.0
+
+#: Seconds after which an interrupt is seen for sure.
+_TURN = 0.5
 
 #: Questions under way at once on the one connection. libvirt answers a read-only client with
 #: several threads; four hide the latency of the socket and leave the daemon its breath.
@@ -112,7 +117,7 @@ class LibvirtGuests:
 
         threading.Thread(target=work, daemon=True, name=f"libvirt {what}").start()
         try:
-            answer, error = answers.get(timeout=limit or self._timeout)
+            answer, error = _wait(answers, limit or self._timeout)
         except queue.Empty:
             raise self._given_up(what) from None
         if error is not None:
@@ -158,7 +163,9 @@ class LibvirtGuests:
             return error
         code = error.get_error_code()
         text = f"libvirt ({self._named}) could not {what}: {error.get_error_message() or error}"
-        if code in (
+        # With a failed system call libvirt tells its errno.
+        refused = code == libvirt.VIR_ERR_SYSTEM_ERROR and error.get_int1() == errno.EACCES
+        if refused or code in (
             libvirt.VIR_ERR_AUTH_FAILED,
             libvirt.VIR_ERR_AUTH_CANCELLED,
             libvirt.VIR_ERR_AUTH_UNAVAILABLE,
@@ -265,7 +272,7 @@ class LibvirtGuests:
             threading.Thread(target=work, daemon=True, name="libvirt guests").start()
         while waiting:
             try:
-                number, answer, error = answers.get(timeout=self._timeout)
+                number, answer, error = _wait(answers, self._timeout)
             except queue.Empty:
                 given_up = self._given_up("describe a guest")
                 if len(waiting) == len(domains):
@@ -333,6 +340,23 @@ class LibvirtGuests:
             return guest
         process = Process(pid=None, context=label, source=f"libvirt at {self.uri}")
         return evolve(guest, process=process)
+
+
+def _wait(answers: queue.SimpleQueue[_T], seconds: float) -> _T:
+    """Return the next answer.
+
+    Raises:
+        queue.Empty: there is none in time.
+    """
+    # In short turns: an interrupt that comes just before a wait is seen only after it.
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return answers.get(timeout=max(0.0, min(left, _TURN)))
+        except queue.Empty:
+            if left <= _TURN:
+                raise
 
 
 def _bindings() -> ModuleType:
