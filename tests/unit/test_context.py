@@ -74,6 +74,8 @@ def test_text(text, canonical):
         ("a:b r:c:s0", "no policy can have such a role", (2, 5)),
         ("a\0:b:c:s0", "no policy can have such a user", (0, 2)),
         ("\xe9:b:c:s0", "no policy can have such a user", (0, 1)),
+        # Without regard to case this one is a K.
+        ("a:\u212a:c:s0", "no policy can have such a role", (2, 3)),
         (" a:b:c:s0", "white space in the user", (0, 2)),
         ("a:b:c :s0", "white space in the type", (4, 6)),
         ("a:b:c\n", "white space in the type", (4, 6)),
