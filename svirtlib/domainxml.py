@@ -198,7 +198,7 @@ def _shape(domain: etree._Element, elements: list[etree._Element]) -> Optional[_
         shape.extend(attributes)
         for child in element:
             text = child.text or ""
-            size += len(text) + len(child.tag)
+            size += len(text) + len(str(child.tag))
             if len(child) or size > _LONG:
                 return None
             shape.append((child.tag, text if child.tag == "baselabel" else bool(text)))
