@@ -12,6 +12,7 @@ from typing import Callable, Optional, Union
 
 from svirtlib import Context, Level, Range
 from svirtlib.cli.exitcodes import ExitCode
+from svirtlib.cli.streams import tell, write_result
 from svirtlib.findings import Report, Severity
 from svirtlib.guests import Guest, Inventory
 from svirtlib.mls import DEFAULT_SPACE, Relation
@@ -22,6 +23,7 @@ __all__ = ["COMMANDS"]
 def check(options: argparse.Namespace) -> int:
     """Take the inventory, apply the rules, report."""
     from svirtlib.checks import ALL_CHECKS, cut, run_checks, select_checks
+    from svirtlib.errors import SelectionError
 
     if options.list_rules:
         rows = [(rule.ident, rule.severity.label, rule.summary) for rule in ALL_CHECKS]
@@ -29,10 +31,19 @@ def check(options: argparse.Namespace) -> int:
     checks = select_checks(options.only)
     ignore = []
     for text in options.ignore:
-        rule, _, guest = text.partition("=")
+        rule, equals, guest = text.partition("=")
         select_checks([rule])
+        if equals and not guest:
+            # A variable that is empty must not ignore the rule for all guests.
+            raise SelectionError(f"--ignore {text}: a guest is missing after the '='")
         ignore.append((rule, guest))
-    report = run_checks(_inventory(options), checks, guests=options.guests, ignore=ignore)
+    report = run_checks(
+        _inventory(options),
+        checks,
+        guests=options.guests,
+        ignore=ignore,
+        subjects=options.max_subjects,
+    )
     if options.format == "json":
         from svirtlib.formats.json_report import format_report
 
@@ -187,6 +198,8 @@ def _inventory(options: argparse.Namespace) -> Inventory:
     from svirtlib.backends import host, output
     from svirtlib.errors import SelectionError
 
+    if options.connect is not None and (options.xml or options.snapshot is not None):
+        raise SelectionError("--connect is one place to look, --xml and --snapshot are others")
     if options.snapshot is not None:
         from svirtlib.snapshot import MAX_BYTES, load_snapshot
 
@@ -240,14 +253,13 @@ def _incomplete(inventory: Inventory) -> int:
     for gap in dict.fromkeys(f"{entry.what}: {entry.reason}" for entry in inventory.unreadable):
         from svirtlib.formats.plain import printable
 
-        sys.stderr.write(f"svirt-label: not read: {printable(gap)}\n")
+        tell(f"svirt-label: not read: {printable(gap)}\n")
     return ExitCode.INCOMPLETE if inventory.unreadable else ExitCode.OK
 
 
 def _write(options: argparse.Namespace, text: str) -> None:
     if options.output is None or options.output == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        write_result(text)
     else:
         from svirtlib.backends.output import write_file
 
@@ -359,7 +371,7 @@ def _color(options: argparse.Namespace) -> bool:
     if options.output not in (None, "-"):
         return False
     plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return sys.stdout.isatty() and not plain
+    return sys.stdout is not None and sys.stdout.isatty() and not plain
 
 
 def _width() -> int:

@@ -13,6 +13,7 @@ from attr import evolve
 
 from svirtlib import Context, Range
 from svirtlib.cli.exitcodes import ExitCode
+from svirtlib.cli.streams import write_result
 from svirtlib.errors import DomainXMLError, SelectionError
 from svirtlib.formats.plain import printable
 from svirtlib.generate import (
@@ -285,9 +286,7 @@ def _respelled(options: argparse.Namespace) -> list[str]:
 
 def _write_bytes(options: argparse.Namespace, data: bytes) -> None:
     if options.output is None or options.output == "-":
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+        write_result(data)
     else:
         from svirtlib.backends.output import write_bytes
 

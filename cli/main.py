@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
+import argparse
+import contextlib
+import io
 import traceback
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
-from svirtlib.cli import commands
+from svirtlib.cli import commands, streams
 from svirtlib.cli.exitcodes import ExitCode
 from svirtlib.cli.parser import FORMATS, make_parser
 from svirtlib.errors import (
@@ -29,14 +30,38 @@ _USER_ERRORS = (LabelError, DomainXMLError, SnapshotError, SelectionError)
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run ``svirt-label`` with these arguments (default: the process's) and return its status."""
-    for stream in (sys.stdout, sys.stderr):
-        # A name that the terminal's encoding lacks must not stop a report.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    parser = make_parser()
+    streams.prepare()
+    debug = False
     try:
-        options = parser.parse_args(argv)
+        options = _parse(argv)
+        if isinstance(options, int):
+            return options
+        debug = options.debug
+        return commands.COMMANDS[options.verb](options)
+    except KeyboardInterrupt:
+        return _fail("interrupted", ExitCode.INTERRUPTED)
+    except SvirtError as error:
+        more = traceback.format_exc() if debug else _caret(error)
+        return _fail(str(error), _status(error), more)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is told as such
+        return _fail(
+            f"internal error, {type(error).__name__}: {error} (--debug shows where)",
+            ExitCode.INTERNAL,
+            traceback.format_exc() if debug else "",
+        )
+
+
+def _parse(argv: Optional[Sequence[str]]) -> Union[argparse.Namespace, int]:
+    """Return the options, or the status where there is nothing to do: help, a usage error."""
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        # argparse writes by itself, and knows of no stream that takes nothing.
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            options = make_parser().parse_args(argv)
     except SystemExit as stop:
+        if out.getvalue():
+            streams.write_result(out.getvalue())
+        streams.tell(err.getvalue())
         return stop.code if isinstance(stop.code, int) else ExitCode.USAGE
     if options.format is not None and options.format not in FORMATS[options.verb]:
         return _fail(
@@ -44,36 +69,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             f"{' and '.join(FORMATS[options.verb])}",
             ExitCode.USAGE,
         )
-    try:
-        return commands.COMMANDS[options.verb](options)
-    except KeyboardInterrupt:
-        return _fail("interrupted", ExitCode.INTERRUPTED)
-    except BrokenPipeError:
-        # Who read the result has enough of it.
-        _forget_output()
-        return ExitCode.OK
-    except SvirtError as error:
-        if options.debug:
-            traceback.print_exc()
-        return _fail(str(error), _status(error), _caret(error))
-    except OSError as error:
-        # The library tells of its own; this is standard output, on a full disk for example.
-        if options.debug:
-            traceback.print_exc()
-        _forget_output()
-        return _fail(f"the result cannot be written: {error.strerror}", ExitCode.ENVIRONMENT)
-    except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is told as such
-        if options.debug:
-            traceback.print_exc()
-        return _fail(
-            f"internal error, {type(error).__name__}: {error} (--debug shows where)",
-            ExitCode.INTERNAL,
-        )
-
-
-def _forget_output() -> None:
-    """Drop what is still to be written, or the exit would fail on it once more."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return options
 
 
 def _status(error: SvirtError) -> ExitCode:
@@ -95,5 +91,5 @@ def _caret(error: SvirtError) -> str:
 
 
 def _fail(message: str, code: ExitCode, more: str = "") -> int:
-    sys.stderr.write(f"svirt-label: error: {printable(message)}\n{more}")
+    streams.tell(f"svirt-label: error: {printable(message)}\n{more}")
     return code

@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from attr import evolve
 
 from svirtlib.checks._check import Check, Need
-from svirtlib.checks._facts import Facts
+from svirtlib.checks._facts import SUBJECTS, Facts
 from svirtlib.checks.guest_unconfined import GuestUnconfined
 from svirtlib.checks.host_not_enforcing import HostNotEnforcing
 from svirtlib.checks.image_exposure import ImageExposure
@@ -77,6 +77,7 @@ def run_checks(
     *,
     guests: Collection[str] = (),
     ignore: Iterable[tuple[str, str]] = (),
+    subjects: int = SUBJECTS,
 ) -> Report:
     """Judge an inventory.
 
@@ -88,13 +89,17 @@ def run_checks(
         ignore: pairs of a rule and a guest's name (empty: any guest) whose findings are
             counted but not listed. A finding about several guests is left out only if each of
             them is ignored.
+        subjects: how many reached guests a finding is to name, if that is more than it names
+            anyhow; :func:`cut` takes some away.
 
     Raises:
         SelectionError: a rule or a guest does not exist.
     """
     wanted = _wanted(inventory, guests)
     ignored_rules = _ignored(inventory, ignore)
-    facts = Facts(inventory)
+    # One of the guests that were asked for may be anywhere among those that a finding names.
+    cap = len(inventory.guests) if wanted else subjects
+    facts = Facts(inventory, cap=max(cap, SUBJECTS))
     missing = _missing(inventory)
     findings: list[Finding] = []
     not_run: list[NotRun] = []

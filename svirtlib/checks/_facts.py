@@ -19,7 +19,10 @@ from svirtlib.relations import DominanceIndex, Relations, relate
 from svirtlib.seclabel import SeclabelType
 from svirtlib.standard_types import bound_by_categories
 
-__all__ = ["Confined", "Facts", "Unconfined", "Use"]
+__all__ = ["SUBJECTS", "Confined", "Facts", "Unconfined", "Use"]
+
+#: How many guests a finding names on each side, unless more are asked for.
+SUBJECTS = 10_000
 
 #: Kinds of guests whose processes libvirt labels; other hypervisors have no process of ours.
 _LABELLED_VIRT_TYPES = frozenset({"kvm", "qemu", "kqemu", "hvf", "lxc"})
@@ -70,10 +73,16 @@ class Use:
 
 
 class Facts:
-    """An inventory with what follows from it; everything is worked out when first asked."""
+    """An inventory with what follows from it; everything is worked out when first asked.
 
-    def __init__(self, inventory: Inventory) -> None:
+    Attributes:
+        inventory: what was found.
+        cap: how many guests are listed on the far side of a relation, at most.
+    """
+
+    def __init__(self, inventory: Inventory, *, cap: int = SUBJECTS) -> None:
         self.inventory = inventory
+        self.cap = cap
 
     @cached_property
     def running(self) -> tuple[Guest, ...]:
@@ -199,7 +208,7 @@ class Facts:
     @cached_property
     def relations(self) -> Relations:
         """Equal and dominating levels; positions are those of :attr:`confined`."""
-        return relate([confined.level for confined in self.confined])
+        return relate([confined.level for confined in self.confined], cap=self.cap)
 
     @cached_property
     def index(self) -> DominanceIndex:

@@ -86,7 +86,7 @@ class StaticLabelReuse(Check):
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for each level that is the cause."""
         statics = list(_statics(facts))
-        relations = relate([static.level for static in statics])
+        relations = relate([static.level for static in statics], cap=facts.cap)
         for group in relations.collisions:
             holders = _at(statics, group.members)
             yield self._finding(
