@@ -116,7 +116,7 @@ class Judge:
             # Not asked for: libvirt would look at every QEMU before it answers. Unprivileged, it
             # has no second one.
             self.models = ("selinux" if security_driver is None else security_driver,)
-            self._process.stdout.readline()
+            assert self._answer_line() == "ready\n", "libvirt did not start"
         except BaseException:
             shutil.rmtree(self.root, ignore_errors=True)
             raise
@@ -158,8 +158,11 @@ class Judge:
         self._process.stdin.flush()
         return self._answer()
 
+    def _answer_line(self) -> str:
+        return self._process.stdout.readline()
+
     def _answer(self) -> dict[str, Any]:
-        line = self._process.stdout.readline()
+        line = self._answer_line()
         assert line, f"libvirt died (status {self._process.wait(10)})"
         return json.loads(line)
 
