@@ -15,7 +15,8 @@ them all is no loss. Only what they leave over, as a rule little, is written dow
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Callable
 
 from svirtlib._inclusion import Family, bitmap, elements, popcount
 
@@ -103,8 +104,8 @@ def _large_stars(family: Family) -> tuple[set[int], set[int]]:
 def smallest_cover(lefts: Sequence[int], neighbours: _Neighbours) -> tuple[set[int], set[int]]:
     """Return a smallest vertex cover of a bipartite graph: its left and its right vertices.
 
-    *neighbours* yields the right vertices of a left one; they may be costly, and are asked
-    for no oftener than needed. Of all smallest covers this is the one with the most left
+    *neighbours* yields the right vertices of a left one; no more of them are taken than are
+    needed. Of all smallest covers this is the one with the most left
     vertices, so that it depends on nothing but the graph.
 
     A greatest matching is found as by Hopcroft and Karp. With Z all that alternating paths
@@ -137,7 +138,8 @@ def _layers(
 
     Returns:
         How many right vertices lie before each left one; the right vertices that were
-        reached; and whether one of them is free, where the walk ends after its layer.
+        reached; and whether one of them is free. The walk ends with the layer of that one,
+        and has not reached all of it.
     """
     layer = dict.fromkeys(unmatched, 0)
     seen: set[int] = set()
@@ -154,7 +156,8 @@ def _layers(
                 owner = left_of.get(right)
                 if owner is None:
                     free = True
-                elif owner not in layer:
+                    break
+                if owner not in layer:
                     layer[owner] = depth
                     following.append(owner)
         unmatched = following

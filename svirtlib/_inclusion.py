@@ -17,7 +17,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Callable, Optional
 
-__all__ = ["NARROW", "Family", "bitmap", "elements", "popcount"]
+__all__ = ["NARROW", "Family", "bitmap", "elements", "flags", "popcount"]
 
 #: The most elements of a set whose elements are looked up two by two. Beyond it, those
 #: look-ups (n * n / 2) cost more than the bitmaps of the elements that the set lacks.
@@ -29,6 +29,8 @@ KEPT_BITS = 1 << 29
 #: Number of bits that are set; the method is new in Python 3.10.
 popcount: Callable[[int], int] = getattr(int, "bit_count", lambda number: bin(number).count("1"))
 
+_FLAGS = bytes.maketrans(b"01", b"\0\1")
+
 
 def elements(mask: int) -> Iterator[int]:
     """Yield the places of the bits that are set in *mask*, ascending."""
@@ -37,6 +39,14 @@ def elements(mask: int) -> Iterator[int]:
     while place >= 0:
         yield place
         place = bits.find("1", place + 1)
+
+
+def flags(mask: int) -> bytes:
+    """Return *mask* as one octet for each bit, the lowest first, which is 0 or 1.
+
+    With itertools.compress() that is quicker than :func:`elements` where many bits are set.
+    """
+    return bin(mask)[:1:-1].encode("ascii").translate(_FLAGS)
 
 
 def bitmap(places: Iterable[int], size: int) -> int:
@@ -184,6 +194,14 @@ class Family:
         """Return the numbers of the sets of two or more that have *element*."""
         return self.pairs_with[element] + self.sets_with[element]
 
+    def strict_subsets(self, number: int, mask: int) -> Sequence[int]:
+        """Return the numbers of the other sets inside *mask*, which is not that of a wide set."""
+        inside = self.narrow.get(number, elements(mask))
+        return [*self.inner.get(number, ()), *self._singles_in(inside)]
+
+    def _singles_in(self, inside: Iterable[int]) -> list[int]:
+        return [self.singles[element] for element in inside if element in self.singles]
+
     def inside_wide(self, number: int) -> int:
         """Return the bitmap of the other sets inside the wide set *number*."""
         found = self._inside_wide.get(number)
@@ -229,6 +247,4 @@ class Family:
         inside = list(elements(mask))
         if len(inside) > NARROW:
             return elements(self._inside(mask))
-        found = self._found_inside(inside, mask)
-        found += [self.singles[element] for element in inside if element in self.singles]
-        return found
+        return self._found_inside(inside, mask) + self._singles_in(inside)

@@ -8,16 +8,18 @@ number of levels. It knows nothing of guests: a level is told by its position in
 from __future__ import annotations
 
 import enum
+import gc
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
-from typing import Optional, Union
+from collections import defaultdict, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, compress, islice
+from typing import Optional, Union, overload
 
 import attr
 
 from svirtlib._cover import fewest_stars
-from svirtlib._inclusion import Family, bitmap, elements, popcount
+from svirtlib._inclusion import Family, bitmap, elements, flags, popcount
 from svirtlib.errors import LabelSpaceError
 from svirtlib.mls import DEFAULT_SPACE, LabelSpace, Level
 
@@ -70,12 +72,13 @@ class Exposure:
     reached: Holders
 
 
-@attr.frozen
+@attr.frozen(eq=False)
 class Relations:
     """What :func:`relate` found."""
 
-    #: Levels that more than one holds, in the order of their first holders.
-    collisions: tuple[Group, ...]
+    #: Levels that more than one holds, in the order of their first holders. A group is made
+    #: anew each time that it is looked at: of a million guests hundreds of thousands share.
+    collisions: Sequence[Group]
     #: Strict dominance among levels that have categories: the fewest stars that tell all
     #: of it. Dominating causes come first; each kind ascends by its levels' sort keys.
     exposures: tuple[Exposure, ...]
@@ -97,18 +100,36 @@ def relate(
     Raises:
         InvalidLevelError: a text is no level of *space*.
         LabelSpaceError: a level is of another policy than *space*.
+        ValueError: *cap* is negative.
     """
-    distinct = _Distinct(levels, space)
-    collisions = tuple(
-        Group(distinct.level(number), distinct.members(number))
-        for number, position in enumerate(distinct.first)
-        if position in distinct.others
-    )
-    uncategorised = tuple(
-        Group(level, distinct.members(number))
-        for number, level in sorted(distinct.uncategorised.items(), key=_displayed)
-    )
-    return Relations(collisions, _exposures(distinct, cap, space), uncategorised)
+    if cap < 0:
+        raise ValueError(f"a cap of {cap} positions")
+    with _no_collection():
+        distinct = _Distinct(levels, space)
+        shared = [number for number, members in enumerate(distinct.members) if len(members) > 1]
+        uncategorised = sorted(distinct.uncategorised.items(), key=_displayed)
+        return Relations(
+            _Groups(distinct, shared),
+            _exposures(distinct, cap, space),
+            tuple(distinct.group(number) for number, _ in uncategorised),
+        )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Pause the search for reference cycles.
+
+    Hundreds of thousands of objects are made and kept, none in a cycle; to look through
+    them again and again would take half of the time.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _exposures(distinct: _Distinct, cap: int, space: LabelSpace) -> tuple[Exposure, ...]:
@@ -120,7 +141,7 @@ def _exposures(distinct: _Distinct, cap: int, space: LabelSpace) -> tuple[Exposu
     including, included = fewest_stars(family)
 
     def centre(number: int) -> Holders:
-        members = distinct.members(number)
+        members = tuple(distinct.members[number])
         return Holders(len(members), 1, members)
 
     exposures = []
@@ -128,8 +149,8 @@ def _exposures(distinct: _Distinct, cap: int, space: LabelSpace) -> tuple[Exposu
         if number in family.wide:
             far = distinct.holders_in(family.inside_wide(number), cap)
         else:
-            inside = family.subsets(inclusion.mask(level))
-            far = distinct.holders_of([other for other in inside if other != number], cap)
+            inside = family.strict_subsets(number, inclusion.mask(level))
+            far = distinct.holders_of(inside, cap)
         exposures.append(Exposure(Cause.DOMINATING, level, centre(number), far))
     for number, level in sorted(distinct.levels(included), key=_displayed):
         outside = family.supersets(inclusion.mask(level))
@@ -157,8 +178,9 @@ class DominanceIndex:
 
     def __init__(self, levels: Sequence[AnyLevel], *, space: LabelSpace = DEFAULT_SPACE) -> None:
         self._space = space
-        self._distinct = _Distinct(levels, space)
-        self._inclusion = _Inclusion(self._distinct, space)
+        with _no_collection():
+            self._distinct = _Distinct(levels, space)
+            self._inclusion = _Inclusion(self._distinct, space)
 
     def dominating(self, level: Level) -> Sequence[int]:
         """Return the positions of those whose levels dominate *level*, ascending.
@@ -192,126 +214,131 @@ class DominanceIndex:
 
 
 class _Distinct:
-    """The different levels of an input, numbered in the order of their first holders."""
+    """The different levels of an input, each with a number.
+
+    Numbers ascend with the positions of the first holders. (They count texts, so that a
+    further spelling of a level takes up one that is not used.)
+    """
 
     __slots__ = (
+        "_codes",
+        "_given",
         "_heavy",
-        "_levels",
+        "_pairs",
         "_space",
-        "first",
-        "others",
-        "pairs",
+        "members",
         "sets",
         "uncategorised",
-        "width",
     )
 
-    #: Per number: the position of the first holder; ascending.
-    first: list[int]
-    #: Position of a first holder -> those of the other holders, ascending, if there are any.
-    others: dict[int, list[int]]
-    #: Levels of two categories and the lowest sensitivity, the shape that libvirt draws,
-    #: as ``low * width + high`` -> their numbers. No :class:`Level` is made of them until
-    #: one is asked for: that would take most of the time and of the memory.
-    pairs: dict[int, int]
-    #: Numbers of the other levels that have categories.
+    #: Number -> positions of all holders, ascending.
+    members: list[list[int]]
+    #: Numbers of the levels that have categories and are not among :attr:`pairs`.
     sets: dict[int, Level]
     #: Numbers of the levels that have none.
     uncategorised: dict[int, Level]
-    #: The factor in *pairs*; no element of an :class:`_Inclusion` is as great.
-    width: int
 
     def __init__(self, levels: Sequence[AnyLevel], space: LabelSpace) -> None:
-        self._levels = levels
         self._space = space
         self._heavy: Optional[list[int]] = None
-        self.width = len(space.categories) + len(space.sensitivities)
-        self.first = []
-        self.pairs = {}
+        self._pairs: Optional[dict[int, int]] = None
         self.sets = {}
         self.uncategorised = {}
-        # One quick pass finds the first position of each text, and of that at each position.
-        spellings: dict[AnyLevel, int] = {}
-        origins = list(map(spellings.setdefault, levels, range(len(levels))))
-        respelled = self._number(spellings)
-        del spellings
-        self.others = defaultdict(list)
-        for position, origin in enumerate(origins):
-            if position != origin:
-                self.others[origin].append(position)
-        for origin, number in respelled:
-            found = self.others[self.first[number]]
-            found.append(origin)
-            found += self.others.pop(origin, ())
-            found.sort()
+        holders: defaultdict[AnyLevel, list[int]] = defaultdict(list)
+        # holders[level].append(position) for each of them, without the interpreter's taking a
+        # step for each: this one walk over the whole input takes most of the time.
+        added = map(list.append, map(holders.__getitem__, levels), range(len(levels)))
+        deque(added, maxlen=0)
+        self.members = list(holders.values())
+        #: Number -> a text of the level or, for all but pairs, the level.
+        self._given = list(holders)
+        for number, known in self._number():
+            both = self.members[known] + self.members[number]
+            self.members[known] = sorted(both)
+            self.members[number] = []
 
-    def _number(self, spellings: Mapping[AnyLevel, int]) -> list[tuple[int, int]]:
-        """Number the different levels among *spellings*, which map to first positions.
+    def _number(self) -> list[tuple[int, int]]:
+        """Find the levels that the texts stand for, which all are different.
 
         Returns:
-            The first position of each further spelling of a level, and the level's number.
+            For each further spelling of a level its number, and the number of the level.
         """
+        factor = _factor(self._space)
         heads, tails = _halves(self._space)
-        width = self.width
-        first = self.first
-        pairs = self.pairs
         others: dict[Level, int] = {}
         respelled = []
-        for given, position in spellings.items():
+        # Per number the key in *pairs*, or -1 if it is not there.
+        codes: list[int] = []
+        canonical = True
+        for given in self._given:
             if isinstance(given, str):
                 # Two single categories take a short cut past Level.
                 head, _, tail = given.partition(",")
                 low = heads.get(head)
                 high = tails.get(tail)
                 if low is not None and high is not None and low != high:
-                    code = low * width + high if low < high else high * width + low
-                    number = pairs.setdefault(code, len(first))
-                    if number == len(first):
-                        first.append(position)
+                    if low < high:
+                        codes.append(low * factor + high)
                     else:
-                        respelled.append((position, number))
+                        codes.append(high * factor + low)
+                        canonical = False
                     continue
             level = _parsed(given, self._space)
-            inside = level.categories
-            if level.sensitivity == 0 and len(inside) == 2:
-                low, high = inside
-                number = pairs.setdefault(low * width + high, len(first))
+            if level.sensitivity == 0 and popcount(level.mask) == 2:
+                low, high = level.categories
+                codes.append(low * factor + high)
+                canonical = False
+                continue
+            number = len(codes)
+            codes.append(-1)
+            self._given[number] = level
+            known = others.setdefault(level, number)
+            if known != number:
+                respelled.append((number, known))
+            elif level.mask:
+                self.sets[number] = level
             else:
-                number = others.setdefault(level, len(first))
-                if number == len(first):
-                    (self.sets if level.mask else self.uncategorised)[number] = level
-            if number == len(first):
-                first.append(position)
-            else:
-                respelled.append((position, number))
+                self.uncategorised[number] = level
+        self._codes = codes
+        if not canonical:
+            pairs = self.pairs
+            respelled += [
+                (number, pairs[code])
+                for number, code in enumerate(codes)
+                if code >= 0 and pairs[code] != number
+            ]
         return respelled
+
+    @property
+    def pairs(self) -> dict[int, int]:
+        """Levels of two categories and the lowest sensitivity, the shape that libvirt draws.
+
+        They map to their numbers, as ``low * factor + high``. No :class:`Level` is made of
+        them until one is asked for; that would take most of the time and of the memory.
+        """
+        if self._pairs is None:
+            self._pairs = {}
+            for number, code in enumerate(self._codes):
+                if code >= 0:
+                    self._pairs.setdefault(code, number)
+        return self._pairs
 
     def level(self, number: int) -> Level:
         """Return the level of this number."""
-        level = self.sets.get(number, self.uncategorised.get(number))
-        if level is None:
-            level = _parsed(self._levels[self.first[number]], self._space)
-        return level
+        given = self._given[number]
+        return Level.parse(given, self._space) if isinstance(given, str) else given
+
+    def group(self, number: int) -> Group:
+        """Return the level of this number with its holders."""
+        return Group(self.level(number), tuple(self.members[number]))
 
     def levels(self, numbers: Iterable[int]) -> list[tuple[int, Level]]:
         """Return each number with its level."""
         return [(number, self.level(number)) for number in numbers]
 
-    def members(self, number: int) -> tuple[int, ...]:
-        """Return the positions of all holders of one level, ascending."""
-        position = self.first[number]
-        return (position, *self.others.get(position, ()))
-
     def positions(self, numbers: Iterable[int]) -> list[int]:
         """Return the positions of all holders of some levels, ascending."""
-        found = []
-        for number in numbers:
-            position = self.first[number]
-            found.append(position)
-            if position in self.others:
-                found += self.others[position]
-        found.sort()
-        return found
+        return sorted(chain.from_iterable(map(self.members.__getitem__, numbers)))
 
     def holders_of(self, numbers: Sequence[int], cap: int) -> Holders:
         """Return the holders of some levels."""
@@ -324,10 +351,11 @@ class _Distinct:
             # Bit n of bitmap k tells whether bit k is set in the number of holders, but for
             # the first, of level n: so counting is a few operations on large integers.
             heavy: dict[int, list[int]] = defaultdict(list)
-            for number, position in enumerate(self.first):
-                for bit in elements(len(self.others.get(position, ()))):
-                    heavy[bit].append(number)
-            size = len(self.first)
+            for number, members in enumerate(self.members):
+                if len(members) > 1:
+                    for bit in elements(len(members) - 1):
+                        heavy[bit].append(number)
+            size = len(self.members)
             self._heavy = [bitmap(heavy[bit], size) for bit in range(max(heavy, default=-1) + 1)]
         levels = popcount(numbers)
         count = levels
@@ -335,8 +363,32 @@ class _Distinct:
             count += popcount(numbers & heavier) << bit
         # Numbers ascend with the first positions: the lowest positions are among the holders
         # of as many levels.
-        members = self.positions(islice(elements(numbers), cap))
-        return Holders(count, levels, tuple(members[:cap]))
+        lowest = islice(compress(self.members, flags(numbers)), cap)
+        return Holders(count, levels, tuple(sorted(chain.from_iterable(lowest))[:cap]))
+
+
+class _Groups(Sequence[Group]):
+    """Groups that are made when they are looked at."""
+
+    __slots__ = ("_distinct", "_numbers")
+
+    def __init__(self, distinct: _Distinct, numbers: Sequence[int]) -> None:
+        self._distinct = distinct
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> Group: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Group]: ...
+
+    def __getitem__(self, index: Union[int, slice]) -> Union[Group, Sequence[Group]]:
+        if isinstance(index, slice):
+            return _Groups(self._distinct, self._numbers[index])
+        return self._distinct.group(self._numbers[index])
 
 
 class _Inclusion:
@@ -359,10 +411,10 @@ class _Inclusion:
         self._sensitivities = sorted(found)
         self._categories = len(space.categories)
         self.family = Family(
-            distinct.width,
+            _factor(space),
             distinct.pairs,
             {number: self.mask(level) for number, level in distinct.sets.items()},
-            len(distinct.first),
+            len(distinct.members),
         )
 
     def mask(self, level: Level) -> int:
@@ -385,6 +437,11 @@ class _Inclusion:
         if below < 0:
             return ()
         return self.family.subsets(self._mask(level, below))
+
+
+def _factor(space: LabelSpace) -> int:
+    """Return the number of elements that sets can have in an :class:`_Inclusion`."""
+    return len(space.categories) + len(space.sensitivities)
 
 
 def _halves(space: LabelSpace) -> tuple[dict[str, int], dict[str, int]]:
