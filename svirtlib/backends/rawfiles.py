@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Union
 
-from svirtlib.backends._documents import Documents, read_bytes
+from svirtlib.backends._documents import list_folder, read_bytes
 from svirtlib.errors import BackendError, DomainXMLError
 from svirtlib.guests import Unreadable
 from svirtlib.validationreport import File
@@ -22,7 +22,7 @@ def read_files(paths: Sequence[str]) -> Iterator[Union[File, Unreadable, DomainX
     """
     for path in paths:
         if path != "-" and os.path.isdir(path):
-            for entry in Documents([])._folder(path):
+            for entry in list_folder(path, []):
                 if isinstance(entry, Unreadable):
                     yield entry
                 elif entry.endswith(".xml"):
@@ -37,5 +37,5 @@ def _file(path: str, *, asked_for: bool) -> Union[File, Unreadable, DomainXMLErr
     except DomainXMLError:
         return DomainXMLError(path, "there is no such file")
     except BackendError as error:
-        return Unreadable(path, str(error).partition(": ")[2] or str(error))
+        return Unreadable(path, str(error).removeprefix(f"{path}: "))
     return File("standard input" if path == "-" else path, data, asked_for)
