@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Callable, Optional
 
 __all__ = ["NARROW", "Family", "bitmap", "elements", "flags", "popcount"]
@@ -175,19 +176,12 @@ class Family:
 
     def _found_inside(self, inside: Sequence[int], mask: int) -> list[int]:
         """Return the sets of two to NARROW inside that of the elements *inside*."""
-        found = []
-        pair = self.pairs.get
-        filed = self._filed.get
+        width = self._width
+        codes = {low * width + high for low, high in combinations(inside, 2)}
+        found = [self.pairs[code] for code in self.pairs.keys() & codes]
         masks = self.masks
-        for index, low in enumerate(inside, 1):
-            code = low * self._width
-            for high in inside[index:]:
-                number = pair(code + high)
-                if number is not None:
-                    found.append(number)
-                candidates = filed(code + high)
-                if candidates is not None:
-                    found += [number for number in candidates if masks[number] & ~mask == 0]
+        for code in self._filed.keys() & codes:
+            found += [number for number in self._filed[code] if masks[number] & ~mask == 0]
         return found
 
     def with_element(self, element: int) -> Sequence[int]:

@@ -80,7 +80,8 @@ class Relations:
     #: anew each time that it is looked at: of a million guests hundreds of thousands share.
     collisions: Sequence[Group]
     #: Strict dominance among levels that have categories: the fewest stars that tell all
-    #: of it. Dominating causes come first; each kind ascends by its levels' sort keys.
+    #: of it. Dominating causes come first; each kind ascends by sensitivity, and then by the
+    #: highest category that two do not share.
     exposures: tuple[Exposure, ...]
     #: The levels without categories, ascending. Every level that has categories and no
     #: lower sensitivity dominates them; that is not in *exposures*.
@@ -107,11 +108,10 @@ def relate(
     with _no_collection():
         distinct = _Distinct(levels, space)
         shared = [number for number, members in enumerate(distinct.members) if len(members) > 1]
-        uncategorised = sorted(distinct.uncategorised.items(), key=_displayed)
         return Relations(
             _Groups(distinct, shared),
             _exposures(distinct, cap, space),
-            tuple(distinct.group(number) for number, _ in uncategorised),
+            tuple(distinct.group(number) for number, _ in distinct.sorted(distinct.uncategorised)),
         )
 
 
@@ -139,28 +139,21 @@ def _exposures(distinct: _Distinct, cap: int, space: LabelSpace) -> tuple[Exposu
     inclusion = _Inclusion(distinct, space)
     family = inclusion.family
     including, included = fewest_stars(family)
-
-    def centre(number: int) -> Holders:
-        members = tuple(distinct.members[number])
-        return Holders(len(members), 1, members)
-
+    census = _Census(distinct, cap)
     exposures = []
-    for number, level in sorted(distinct.levels(including), key=_displayed):
+    for number, level in distinct.sorted(including):
         if number in family.wide:
-            far = distinct.holders_in(family.inside_wide(number), cap)
+            far = census.in_bitmap(family.inside_wide(number))
         else:
-            inside = family.strict_subsets(number, inclusion.mask(level))
-            far = distinct.holders_of(inside, cap)
-        exposures.append(Exposure(Cause.DOMINATING, level, centre(number), far))
-    for number, level in sorted(distinct.levels(included), key=_displayed):
+            far = census.of(family.strict_subsets(number, inclusion.mask(level)))
+        near = tuple(distinct.members[number])
+        exposures.append(Exposure(Cause.DOMINATING, level, Holders(len(near), 1, near), far))
+    for number, level in distinct.sorted(included):
         outside = family.supersets(inclusion.mask(level))
-        far = distinct.holders_of([other for other in outside if other != number], cap)
-        exposures.append(Exposure(Cause.DOMINATED, level, far, centre(number)))
+        far = census.of([other for other in outside if other != number])
+        near = tuple(distinct.members[number])
+        exposures.append(Exposure(Cause.DOMINATED, level, far, Holders(len(near), 1, near)))
     return tuple(exposures)
-
-
-def _displayed(item: tuple[int, Level]) -> tuple[int, tuple[int, ...]]:
-    return item[1].sort_key
 
 
 class DominanceIndex:
@@ -223,7 +216,6 @@ class _Distinct:
     __slots__ = (
         "_codes",
         "_given",
-        "_heavy",
         "_pairs",
         "_space",
         "members",
@@ -240,7 +232,6 @@ class _Distinct:
 
     def __init__(self, levels: Sequence[AnyLevel], space: LabelSpace) -> None:
         self._space = space
-        self._heavy: Optional[list[int]] = None
         self._pairs: Optional[dict[int, int]] = None
         self.sets = {}
         self.uncategorised = {}
@@ -332,39 +323,63 @@ class _Distinct:
         """Return the level of this number with its holders."""
         return Group(self.level(number), tuple(self.members[number]))
 
-    def levels(self, numbers: Iterable[int]) -> list[tuple[int, Level]]:
-        """Return each number with its level."""
-        return [(number, self.level(number)) for number in numbers]
+    def sorted(self, numbers: Iterable[int]) -> list[tuple[int, Level]]:
+        """Return each number with its level, in the order of the levels."""
+        levels = [(number, self.level(number)) for number in numbers]
+        # Level.sort_key would make a tuple of up to a thousand categories of each.
+        levels.sort(key=lambda item: (item[1].sensitivity, item[1].mask))
+        return levels
 
     def positions(self, numbers: Iterable[int]) -> list[int]:
         """Return the positions of all holders of some levels, ascending."""
         return sorted(chain.from_iterable(map(self.members.__getitem__, numbers)))
 
-    def holders_of(self, numbers: Sequence[int], cap: int) -> Holders:
-        """Return the holders of some levels."""
-        positions = self.positions(numbers)
-        return Holders(len(positions), len(numbers), tuple(positions[:cap]))
 
-    def holders_in(self, numbers: int, cap: int) -> Holders:
+class _Census:
+    """Counts the holders of some levels, and lists the first *cap* of them."""
+
+    __slots__ = ("_bits", "_cap", "_first", "_more", "_shared")
+
+    def __init__(self, distinct: _Distinct, cap: int) -> None:
+        self._cap = cap
+        members = distinct.members
+        #: Number -> position of the first holder; ascending, but for numbers not used.
+        self._first = [positions[0] if positions else -1 for positions in members]
+        #: Number -> positions of the other holders, where there are any.
+        self._more = {
+            number: positions[1:] for number, positions in enumerate(members) if len(positions) > 1
+        }
+        #: The bitmap of the numbers in it.
+        self._shared = bitmap(self._more, len(members))
+        # Bit n of bitmap k tells whether bit k is set in the number of those other holders of
+        # level n: so all holders are counted by a few operations on large integers.
+        counts: dict[int, list[int]] = defaultdict(list)
+        for number, positions in self._more.items():
+            for bit in elements(len(positions)):
+                counts[bit].append(number)
+        self._bits = {bit: bitmap(numbers, len(members)) for bit, numbers in counts.items()}
+
+    def of(self, numbers: Sequence[int]) -> Holders:
+        """Return the holders of some levels."""
+        positions = [self._first[number] for number in numbers]
+        for number in self._more.keys() & numbers:
+            positions += self._more[number]
+        positions.sort()
+        return Holders(len(positions), len(numbers), tuple(positions[: self._cap]))
+
+    def in_bitmap(self, numbers: int) -> Holders:
         """Return the holders of the levels in a bitmap, of which there may be very many."""
-        if self._heavy is None:
-            # Bit n of bitmap k tells whether bit k is set in the number of holders, but for
-            # the first, of level n: so counting is a few operations on large integers.
-            heavy: dict[int, list[int]] = defaultdict(list)
-            for number, members in enumerate(self.members):
-                if len(members) > 1:
-                    for bit in elements(len(members) - 1):
-                        heavy[bit].append(number)
-            size = len(self.members)
-            self._heavy = [bitmap(heavy[bit], size) for bit in range(max(heavy, default=-1) + 1)]
         levels = popcount(numbers)
-        count = levels
-        for bit, heavier in enumerate(self._heavy):
-            count += popcount(numbers & heavier) << bit
-        # Numbers ascend with the first positions: the lowest positions are among the holders
-        # of as many levels.
-        lowest = islice(compress(self.members, flags(numbers)), cap)
-        return Holders(count, levels, tuple(sorted(chain.from_iterable(lowest))[:cap]))
+        count = levels + sum(popcount(numbers & set_) << bit for bit, set_ in self._bits.items())
+        positions = list(islice(compress(self._first, flags(numbers)), self._cap))
+        # Of levels whose first holder is not among these, no other is among the lowest.
+        last = positions[-1] if positions else -1
+        for number in elements(numbers & self._shared):
+            if self._first[number] > last:
+                break
+            positions += self._more[number]
+        positions.sort()
+        return Holders(count, levels, tuple(positions[: self._cap]))
 
 
 class _Groups(Sequence[Group]):

@@ -15,16 +15,23 @@ import posixpath
 import stat
 import struct
 from collections.abc import Iterator
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from attr import evolve, frozen
 
-from svirtlib.guests import FileLabel, Image, ImageMode, ImageUse, Unreadable
+from svirtlib.errors import quote
+from svirtlib.guests import FileLabel, Image, ImageKind, ImageMode, ImageUse, Unreadable
 
 __all__ = ["FileSystem"]
 
 _SELINUX = "security.selinux"
 _LIBVIRT = "trusted.libvirt.security."
+
+#: Bytes at the start of a qcow2 image in which its header must lie.
+_HEADER = 65536
+
+#: As many symbolic links as the kernel follows.
+_LINKS = 40
 
 #: A longer chain than any that works; libvirt itself gives up at 200.
 _DEEPEST = 200
@@ -40,19 +47,16 @@ class FileSystem:
 
     def __init__(self, *, enforced: bool = False) -> None:
         self._labelled_mounts = _labelled_mounts() if enforced else None
+        self._headers: dict[str, Union[_Header, OSError, ValueError]] = {}
 
     def look(self, path: str, pid: Optional[int]) -> Union[FileLabel, Unreadable, None]:
         """Return what this host says of a path, or None where there is no such file."""
-        real = path
-        if pid is not None and path.startswith("/dev/"):
-            # libvirt gives each guest a /dev of its own and labels the nodes in there.
-            inside = f"/proc/{pid}/root{path}"
-            real = inside if os.path.lexists(inside) else path
         try:
+            real = path if pid is None else _as_guest_sees(path, pid)
             descriptor = os.open(real, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except (OSError, ValueError) as error:
             return _unreadable(path, error)
         try:
             return self._label(path, descriptor)
@@ -85,17 +89,18 @@ class FileSystem:
             identity=identity,
             context=context,
             labelable=labelable,
-            references=int(references) if references and references.isdigit() else None,
+            references=int(references) if references and _is_number(references) else None,
             remembered=_attribute(link, f"{_LIBVIRT}selinux"),
         )
 
     def below(self, image: Image) -> Iterator[Union[Image, Unreadable]]:
         """Yield the chain below a qcow2 image, top down."""
-        seen = {image.path}
+        seen = {_identity(image.path)}
         current = image
         while current.path is not None and current.format == "qcow2":
             try:
-                header = _read_header(current.path)
+                header = self._header(current.path)
+                below = None if header.backing is None else _backing(current.path, header)
             except FileNotFoundError:
                 return
             except (OSError, ValueError) as error:
@@ -106,31 +111,41 @@ class FileSystem:
                 # The data file of an image is written like the image itself.
                 path = _beside(current.path, header.data_file)
                 yield evolve(current, path=path, name=path or header.data_file, format="raw")
-            if header.backing is None:
+            if below is None:
                 return
-            path = _beside(current.path, header.backing)
-            current = Image(
-                use=ImageUse.BACKING,
-                kind=image.kind,
-                mode=ImageMode.READONLY,
-                path=path,
-                name=path or header.backing,
-                target=image.target,
-                seclabel=image.seclabel,
-                format=header.backing_format,
-            )
-            if path in seen:
-                yield Unreadable(image.path or image.name, f"its backing chain loops at {path}")
+            identity = _identity(below.path)
+            if identity is not None and identity in seen:
+                yield Unreadable(image.name, f"its backing chain loops at {below.path}")
                 return
             if len(seen) > _DEEPEST:
-                yield Unreadable(image.path or image.name, "its backing chain has no end")
+                yield Unreadable(image.name, "its backing chain has no end")
                 return
-            seen.add(path)
+            seen.add(identity)
+            current = evolve(below, target=image.target, seclabel=image.seclabel)
             yield current
+
+    def _header(self, path: str) -> _Header:
+        """Read an image's header, once however many guests share the image.
+
+        Raises:
+            OSError: the file cannot be opened.
+            ValueError: the file is no qcow2 image, or is one that we must not open.
+        """
+        if path not in self._headers:
+            try:
+                self._headers[path] = _read_header(path)
+            except (OSError, ValueError) as error:
+                self._headers[path] = error
+        header = self._headers[path]
+        if isinstance(header, _Header):
+            return header
+        raise header
 
 
 @frozen
 class _Header:
+    """What the header of a qcow2 image says of other files."""
+
     backing: Optional[str] = None
     backing_format: Optional[str] = None
     data_file: Optional[str] = None
@@ -155,7 +170,7 @@ def _read_header(path: str) -> _Header:
     with os.fdopen(descriptor, "rb") as stream:
         if not _is_storage(os.fstat(descriptor).st_mode):
             raise ValueError("it is no regular file and no block device")
-        return _parse_header(stream.read(65536))
+        return _parse_header(stream.read(_HEADER))
 
 
 def _is_storage(mode: int) -> bool:
@@ -171,34 +186,157 @@ def _parse_header(data: bytes) -> _Header:
     if len(data) < 72 or data[:4] != b"QFI\xfb":
         raise ValueError("it is no qcow2 image")
     version, offset, size = struct.unpack_from(">IQI", data, 4)
-    backing = None
+    if version not in (2, 3):
+        raise ValueError(f"it is a qcow2 image of the unknown version {version}")
+    backing = backing_format = data_file = None
     if offset and size:
         if size > 1023 or offset + size > len(data):
             raise ValueError("its header names a backing file that lies outside the header")
-        backing = os.fsdecode(data[offset : offset + size])
-    backing_format = data_file = None
-    place = struct.unpack_from(">I", data, 100)[0] if version >= 3 and len(data) >= 104 else 72
-    end = offset if backing is not None else len(data)
-    while place + 8 <= min(end, len(data)):
+        backing = _name(data[offset : offset + size])
+    place = struct.unpack_from(">I", data, 100)[0] if version == 3 and len(data) >= 104 else 72
+    end = len(data) if backing is None else min(offset, len(data))
+    while place + 8 <= end:
         kind, length = struct.unpack_from(">II", data, place)
         if kind == 0 or place + 8 + length > len(data):
             break
-        value = os.fsdecode(data[place + 8 : place + 8 + length])
         if kind == 0xE2792ACA:
-            backing_format = value
+            backing_format = _name(data[place + 8 : place + 8 + length])
         elif kind == 0x44415441:
-            data_file = value
+            data_file = _name(data[place + 8 : place + 8 + length])
         place += 8 + (length + 7) // 8 * 8
     return _Header(backing, backing_format, data_file)
 
 
+def _name(data: bytes) -> str:
+    if b"\0" in data:
+        raise ValueError("its header names a file with a NUL byte")
+    return os.fsdecode(data)
+
+
+def _backing(path: str, header: _Header) -> Image:
+    """Return the image that the header of the image at *path* names as its backing file.
+
+    Raises:
+        ValueError: it is described in a way that is not understood.
+    """
+    name = str(header.backing)
+    image_format = header.backing_format
+    below: Optional[str] = None
+    if name.startswith("json:"):
+        found, described = _described(name[len("json:") :])
+        below = None if found is None else _beside(path, found)
+        image_format = image_format or described
+    else:
+        below = _beside(path, name)
+    if below is None:
+        kind = ImageKind.NETWORK
+    else:
+        kind = ImageKind.BLOCK if below.startswith("/dev/") else ImageKind.FILE
+    return Image(
+        use=ImageUse.BACKING,
+        kind=kind,
+        mode=ImageMode.READONLY,
+        path=below,
+        name=below or name,
+        target="",
+        format=image_format,
+    )
+
+
+def _described(text: str) -> tuple[Optional[str], Optional[str]]:
+    """Return path and format of an image that is described in QEMU's JSON.
+
+    The path is None for an image in the network. Members of a node may stand inside it
+    (``"file": {"filename": ...}``) or before it (``"file.filename": ...``).
+
+    Raises:
+        ValueError: the description is not understood.
+    """
+    import json
+
+    try:
+        node: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        node = None
+    image_format: Optional[str] = None
+    while isinstance(node, dict):
+        driver = node.get("driver")
+        inner = node.get("file")
+        if inner is None:
+            dotted = {key[5:]: value for key, value in node.items() if key.startswith("file.")}
+            inner = dotted or None
+        if inner is not None:
+            image_format = image_format or (driver if isinstance(driver, str) else None)
+            node = inner
+        elif driver in ("file", "host_device", None):
+            path = node.get("filename")
+            if isinstance(path, str) and path and "\0" not in path:
+                return path, image_format
+            break
+        elif isinstance(driver, str):
+            return None, image_format
+        else:
+            break
+    raise ValueError(f"its backing file is described as {quote(text)}, which is not understood")
+
+
 def _beside(path: str, name: str) -> Optional[str]:
-    """Return where an image's header points to; None for what is no file (``nbd://``, ``json:``)."""
-    if name.startswith("/"):
-        return posixpath.normpath(name)
+    """Return the path that the header of the image at *path* means with *name*.
+
+    None for what is no file, such as ``nbd://host/export``.
+    """
+    if name.startswith("file:/"):
+        name = name[len("file:") :]
     if ":" in name.split("/", 1)[0]:
         return None
-    return posixpath.normpath(posixpath.join(posixpath.dirname(path), name))
+    joined = posixpath.join(posixpath.dirname(path), name)
+    # What ".." leads to depends on where symbolic links lead; the kernel knows.
+    if ".." in joined.split("/"):
+        return joined
+    # POSIX lets exactly two leading slashes mean something else; Linux does not.
+    return posixpath.normpath(joined).replace("//", "/", 1)
+
+
+def _identity(path: Optional[str]) -> Optional[tuple[int, int]]:
+    """Return what is the same for all names of a file, or None without a file."""
+    if path is None:
+        return None
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _as_guest_sees(path: str, pid: int) -> str:
+    """Return how to open a path so that it leads where it leads the process *pid*.
+
+    libvirt gives each guest a /dev of its own and labels the nodes in there.
+
+    Raises:
+        OSError: the process may not be looked at.
+    """
+    root = f"/proc/{pid}/root"
+    inside = path
+    if not path.startswith("/dev/"):
+        return path
+    for _ in range(_LINKS):
+        try:
+            target = os.readlink(root + inside)
+        except FileNotFoundError:
+            # libvirt has put no node there, or the process has ended.
+            return path
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return root + inside
+        # The kernel would take an absolute link for one into our own /dev.
+        inside = posixpath.join(posixpath.dirname(inside), target)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _attribute(path: str, name: str) -> Optional[str]:
@@ -223,7 +361,8 @@ def _labelled_mounts() -> frozenset[int]:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as stream:
             for line in stream:
                 left, _, right = line.partition(" - ")
-                if "seclabel" in right.split()[-1].split(","):
+                options = right.split()[-1:]
+                if options and "seclabel" in options[0].split(","):
                     mounts.add(int(left.split()[0]))
     except OSError:
         pass
@@ -238,6 +377,9 @@ def _mount_of(descriptor: int) -> int:
     return -1
 
 
-def _unreadable(path: str, error: OSError) -> Unreadable:
-    hint = "; run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
-    return Unreadable(path, f"its label could not be read: {error.strerror}{hint}")
+def _unreadable(path: str, error: Union[OSError, ValueError]) -> Unreadable:
+    reason = str(error)
+    if isinstance(error, OSError):
+        hint = "; run as root" if error.errno in (errno.EACCES, errno.EPERM) else ""
+        reason = f"{error.strerror}{hint}"
+    return Unreadable(path, f"its label could not be read: {reason}")

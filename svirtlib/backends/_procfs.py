@@ -134,11 +134,9 @@ class ProcessTable:
 
     def _qemus(self) -> Iterator[_Qemu]:
         """Yield the processes that libvirt started as guests; it always names them so."""
-        for entry in os.listdir(self._proc):
-            if not entry.isdigit():
-                continue
+        for pid in _numbers(self._proc):
             try:
-                with open(os.path.join(self._proc, entry, "cmdline"), "rb") as stream:
+                with open(os.path.join(self._proc, str(pid), "cmdline"), "rb") as stream:
                     words = stream.read().split(b"\0")
             except OSError:
                 # It ended meanwhile, or is hidden from us; then its guest is not found.
@@ -152,7 +150,7 @@ class ProcessTable:
                 elif option == b"-uuid":
                     uuid = os.fsdecode(value).lower()
             if name is not None:
-                yield _Qemu(int(entry), name, uuid)
+                yield _Qemu(pid, name, uuid)
 
 
 def daemon_range(proc: str = "/proc") -> Optional[str]:
@@ -161,10 +159,8 @@ def daemon_range(proc: str = "/proc") -> Optional[str]:
     libvirt draws dynamic levels from it.
     """
     for daemon in _DAEMONS:
-        for entry in os.listdir(proc):
-            if not entry.isdigit():
-                continue
-            directory = os.path.join(proc, entry)
+        for pid in _numbers(proc):
+            directory = os.path.join(proc, str(pid))
             try:
                 with open(os.path.join(directory, "comm"), "rb") as stream:
                     if stream.read(64).strip() != daemon.encode():
@@ -177,6 +173,14 @@ def daemon_range(proc: str = "/proc") -> Optional[str]:
             parts = context.split(":", 3)
             return parts[3] if len(parts) == 4 else "s0"
     return None
+
+
+def _numbers(proc: str) -> list[int]:
+    """Return the numbers of all processes that we may see."""
+    try:
+        return sorted(int(entry) for entry in os.listdir(proc) if entry.isdigit())
+    except OSError:
+        return []
 
 
 def _read_context(path: str) -> str:

@@ -122,19 +122,21 @@ class Naive:
         positions = sorted(position for number in numbers for position in self.members[number])
         return Holders(len(positions), len(numbers), tuple(positions[:cap]))
 
-    def greatest_matching(self):
-        """The number of edges of which no two share a dominating or a dominated level."""
-        partner = {}
 
-        def match(high, tried):
-            for low in self.below[high] - tried:
-                tried.add(low)
-                if low not in partner or match(partner[low], tried):
-                    partner[low] = high
+def _greatest_matching(neighbours):
+    """The most edges of which no two have an end in common."""
+    partner = {}
+
+    def match(left, tried):
+        for right in neighbours[left]:
+            if right not in tried:
+                tried.add(right)
+                if right not in partner or match(partner[right], tried):
+                    partner[right] = left
                     return True
-            return False
+        return False
 
-        return sum(match(high, set()) for high in list(self.below))
+    return sum(match(left, set()) for left in neighbours)
 
 
 @given(families())
@@ -165,7 +167,18 @@ def test_an_exposure_is_complete_whatever_others_tell(drawn, cap):
 @given(families())
 def test_no_fewer_exposures_can_tell_all(drawn):
     """Edges without a level in common need an exposure each."""
-    assert len(relate(drawn).exposures) == Naive(drawn).greatest_matching()
+    assert len(relate(drawn).exposures) == _greatest_matching(Naive(drawn).below)
+
+
+_ends = st.integers(0, 11)
+
+
+@given(st.dictionaries(_ends, st.lists(_ends, max_size=4, unique=True), max_size=12))
+def test_a_smallest_cover_has_an_end_of_every_edge(neighbours):
+    """And no more ends than edges can be chosen of which no two share one."""
+    lefts, rights = _cover.smallest_cover(list(neighbours), neighbours.__getitem__)
+    assert all(left in lefts or rights.issuperset(ends) for left, ends in neighbours.items())
+    assert len(lefts) + len(rights) == _greatest_matching(neighbours)
 
 
 @given(families(), st.randoms(use_true_random=False))
@@ -205,7 +218,19 @@ def test_the_index_answers_by_the_definition(drawn, level):
 @given(families(), st.integers(0, 5))
 def test_beyond_the_bounded_search_all_is_still_told_by_no_more_than_one_kind(drawn, edges):
     """Where no smallest cover is sought, it is no larger than the better uniform grouping."""
-    naive = Naive(drawn)
+    _assert_told_by_few(Naive(drawn), edges)
+
+
+@pytest.mark.parametrize("edges", [0, 1, 10_000])
+def test_wide_levels_beyond_the_bounded_search_are_told_too(edges):
+    """A chain of wide levels, with one more beside it that makes either side the better one."""
+    chain = [Level(0, range(end)) for end in range(1, 90)]
+    _assert_told_by_few(Naive(chain), edges)
+    _assert_told_by_few(Naive([*chain, Level(0, (0, *range(2, 500)))]), edges)
+    _assert_told_by_few(Naive([*chain, Level(0, range(50, 90))]), edges)
+
+
+def _assert_told_by_few(naive, edges):
     masks = [level.mask | (1 << level.sensitivity) - 1 << 1024 for level in naive.levels]
     sets = {n: mask for n, (mask, level) in enumerate(zip(masks, naive.levels)) if level.mask}
     wide, narrow = _cover.fewest_stars(_inclusion.Family(1040, {}, sets, len(masks)), edges)
