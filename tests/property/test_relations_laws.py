@@ -223,11 +223,13 @@ def test_beyond_the_bounded_search_all_is_still_told_by_no_more_than_one_kind(dr
 
 @pytest.mark.parametrize("edges", [0, 1, 10_000])
 def test_wide_levels_beyond_the_bounded_search_are_told_too(edges):
-    """A chain of wide levels, with one more beside it that makes either side the better one."""
+    """A chain of wide levels; the same with others beside it; many levels above a single one."""
     chain = [Level(0, range(end)) for end in range(1, 90)]
     _assert_told_by_few(Naive(chain), edges)
     _assert_told_by_few(Naive([*chain, Level(0, (0, *range(2, 500)))]), edges)
     _assert_told_by_few(Naive([*chain, Level(0, range(50, 90))]), edges)
+    fan = [Level(0, (*range(40), top)) for top in range(500, 520)]
+    _assert_told_by_few(Naive([Level(0, range(40)), *fan]), edges)
 
 
 def _assert_told_by_few(naive, edges):

@@ -80,6 +80,9 @@ def test_positions_are_cut_and_counts_are_not() -> None:
     (exposure,) = relate(levels, cap=4).exposures
     assert exposure.reaching == Holders(3, 1, (0, 1, 2))
     assert exposure.reached == Holders(20, 20, (3, 4, 5, 6))
+    # The second holder of the first level, but not that of the last one, is among the lowest.
+    (exposure,) = relate([levels[3], *levels, levels[-1]], cap=4).exposures
+    assert exposure.reached == Holders(22, 20, (0, 4, 5, 6))
 
 
 def test_counts_are_exact_where_many_share_a_level() -> None:
