@@ -9,6 +9,8 @@ BIN := .venv/bin
 # Not "python -m pytest": that puts the checkout on the path, and cli/ would be importable
 # under a name that it does not have once installed.
 PYTEST := $(BIN)/pytest
+# On every processor; JOBS=0 runs them in one process, as a debugger needs it.
+JOBS := auto
 # More arguments for pytest: make test ARGS="-k level -x"
 ARGS :=
 # As part of a URI.
@@ -35,11 +37,11 @@ demo: ## show svirt-label at work on a made-up host and on made-up guests' XML
 
 test: ## run the tests that take seconds
 	@tools/setup test
-	$(PYTEST) -m "not slow and not vm and not bench" $(ARGS)
+	$(PYTEST) -n $(JOBS) -m "not slow and not vm and not bench" $(ARGS)
 
 test-slow: ## run the long tests, and all laws on more examples
 	@tools/setup slow
-	SVIRT_HYPOTHESIS=slow $(PYTEST) -m "slow or vm" $(ARGS)
+	SVIRT_HYPOTHESIS=slow $(PYTEST) -n $(JOBS) -m "slow or vm" $(ARGS)
 
 lint: ## check style, formatting, Python 3.9 and the shell scripts
 	@tools/setup lint

@@ -133,7 +133,8 @@ class LevelAllocator:
         levels: list[Level] = []
         try:
             for _ in range(count):
-                levels.append(self.allocate())
+                # Not extend(): what was taken must be known when the next one fails.
+                levels.append(self.allocate())  # noqa: PERF401
         except CategoriesExhaustedError:
             for level in levels:
                 self.release(level)
@@ -303,7 +304,7 @@ class _Dense(_Labels):
     def give_back(self, mask: int) -> bool:
         categories = tuple(category - self._first for category in _bits(mask))
         if len(categories) != self._size or not (
-            0 <= categories[0] and categories[-1] < self._width
+            categories[0] >= 0 and categories[-1] < self._width
         ):
             return False
         rank = self._rank(categories)

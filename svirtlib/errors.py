@@ -62,7 +62,7 @@ def quote(text: str) -> str:
     """
     if len(text) <= _SHOWN:
         return ascii(text)
-    return f"{ascii(text[:_SHOWN])}... ({len(text)} characters)"
+    return f"{text[:_SHOWN]!a}... ({len(text)} characters)"
 
 
 class SvirtError(Exception):
