@@ -32,13 +32,20 @@ exit status:
 """
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Fills sentences to the width of the terminal, and leaves tables as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of ``svirt-label``; general options stand before or after the verb."""
     parser = argparse.ArgumentParser(
         prog="svirt-label",
         description="Tell whether SELinux keeps the virtual machines of a host apart.",
         epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {svirtlib.__version__}")
@@ -116,7 +123,7 @@ def _verb(verbs: Any, name: str, summary: str, description: str = "") -> argpars
         help=summary,
         description=description or f"{summary[0].upper()}{summary[1:]}.",
         epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     _general_options(parser, default=False)
