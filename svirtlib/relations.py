@@ -308,10 +308,10 @@ class _Distinct:
         them until one is asked for; that would take most of the time and of the memory.
         """
         if self._pairs is None:
-            self._pairs = {}
-            for number, code in enumerate(self._codes):
-                if code >= 0:
-                    self._pairs.setdefault(code, number)
+            # Backwards, so that of the spellings of a level the first one's number remains.
+            numbers = range(len(self._codes) - 1, -1, -1)
+            self._pairs = dict(zip(reversed(self._codes), numbers))
+            self._pairs.pop(-1, None)
         return self._pairs
 
     def level(self, number: int) -> Level:

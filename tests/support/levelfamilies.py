@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import random
 
+# Texts are made in the order of the lists: shuffled, they would be spread over the memory as
+# labels that are read one after the other are not, and waiting for it would be measured.
+
 
 def pairs(count: int, seed: int = 1) -> list[str]:
     """Two random categories each, as libvirt draws them."""
@@ -14,15 +17,10 @@ def pairs(count: int, seed: int = 1) -> list[str]:
 def mixed(count: int, seed: int = 1) -> list[str]:
     """Mostly pairs; three times all categories, twenty runs, some single and small sets."""
     generator = random.Random(seed)
-    levels = ["s0:c0.c1023"] * 3
-    for _ in range(20):
-        low, high = sorted(generator.sample(range(1024), 2))
-        levels.append(f"s0:c{low}.c{high}" if high - low > 1 else f"s0:c{low},c{high}")
-    levels += [f"s0:c{generator.randrange(1024)}" for _ in range(count // 100)]
-    levels += [_few(generator) for _ in range(count // 20)]
-    levels += [_pair(generator) for _ in range(count - len(levels))]
-    generator.shuffle(levels)
-    return levels
+    kinds = [_everything] * 3 + [_run] * 20 + [_single] * (count // 100) + [_few] * (count // 20)
+    kinds += [_pair] * (count - len(kinds))
+    generator.shuffle(kinds)
+    return [kind(generator) for kind in kinds]
 
 
 def few(count: int, seed: int = 1) -> list[str]:
@@ -34,24 +32,34 @@ def few(count: int, seed: int = 1) -> list[str]:
 def chains(count: int, seed: int = 1) -> list[str]:
     """A thousand levels, each inside the next; as many such chains as are needed."""
     generator = random.Random(seed)
-    levels: list[str] = []
-    while len(levels) < count:
-        order = generator.sample(range(1024), min(1000, count - len(levels)))
-        levels += [_level(order[: end + 1]) for end in range(len(order))]
-    generator.shuffle(levels)
-    return levels
+    orders = [generator.sample(range(1024), 1000) for _ in range((count + 999) // 1000)]
+    places = generator.sample(range(len(orders) * 1000), count)
+    return [_level(orders[place // 1000][: place % 1000 + 1]) for place in places]
+
+
+def _everything(_: random.Random) -> str:
+    return "s0:c0.c1023"
+
+
+def _run(generator: random.Random) -> str:
+    low, high = sorted(generator.sample(range(1024), 2))
+    return f"s0:c{low}.c{high}"
+
+
+def _single(generator: random.Random) -> str:
+    return _level([generator.randrange(1024)])
 
 
 def _pair(generator: random.Random) -> str:
-    return _level(sorted(generator.sample(range(1024), 2)))
+    return _level(generator.sample(range(1024), 2))
 
 
 def _few(generator: random.Random) -> str:
-    return _level(sorted(generator.sample(range(1024), generator.randint(3, 8))))
+    return _level(generator.sample(range(1024), generator.randint(3, 8)))
 
 
 def _level(categories: list[int]) -> str:
-    return "s0:" + ",".join(f"c{category}" for category in categories)
+    return "s0:" + ",".join(f"c{category}" for category in sorted(categories))
 
 
 FAMILIES = {"pairs": pairs, "mixed": mixed, "few": few, "chains": chains}
