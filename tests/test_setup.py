@@ -7,7 +7,7 @@ from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
 # What a Debian machine with a checkout has.
-GIVEN = {"bash", "git", "make"}
+GIVEN = {"bash", "git", "make", "mount", "util-linux"}
 
 
 def test_packages_that_tests_need_are_installed():

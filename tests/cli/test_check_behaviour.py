@@ -766,7 +766,8 @@ def test_a_terminal_that_knows_few_characters(tmp_path, kind, variables):
     assert "?" not in text
 
 
-def test_a_file_whose_name_is_no_text(tmp_path):
+def test_a_file_whose_name_is_no_text(tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")  # no line break inside the name
     with open(os.fsencode(tmp_path) + b"/\xff\n.xml", "wb") as stream:
         stream.write(b"<domain>")
     write(tmp_path, guest("a", "s0:c2,c1"))
