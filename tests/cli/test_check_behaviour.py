@@ -626,7 +626,10 @@ def test_ctrl_c(tmp_path):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    while process.poll() is None and str(fifo) not in open_files(process.pid):
+    # A signal that comes just before the reading call does not wake it.
+    while process.poll() is None and not (
+        str(fifo) in open_files(process.pid) and sleeps(process.pid)
+    ):
         os.sched_yield()
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
@@ -643,6 +646,12 @@ def open_files(pid):
         with contextlib.suppress(FileNotFoundError):
             paths.add(os.readlink(f"{folder}/{name}"))
     return paths
+
+
+def sleeps(pid):
+    """Whether a process waits for something."""
+    status = Path(f"/proc/{pid}/stat").read_text()
+    return status.rpartition(") ")[2].startswith("S")
 
 
 def test_an_interrupt_anywhere(pair, monkeypatch, tmp_path):
