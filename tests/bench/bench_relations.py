@@ -6,8 +6,11 @@ status 1 if one is missed.
 
 Two contenders put the times into proportion: collections.Counter, which only counts equal
 texts and is the least that anybody could do, and the comparison of every level with every
-other, which needs no idea and a night. Seconds are those of the processor, because a goal in
-seconds must not depend on what else the machine does; it still does a little.
+other, which needs no idea and a night.
+
+Seconds are those of the processor, lest waiting for it counts. What else the machine does
+still slows it down, since caches are shared; so where Counter takes longer than it does on
+the same machine at rest, the goals in seconds are longer by that factor.
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ from svirtlib.mls import Level
 from svirtlib.relations import DominanceIndex, Relations, relate
 
 ROUNDS = 5
-GOALS = {("pairs", 1_000_000): 1.5, ("mixed", 100_000): 0.5}
+#: Seconds for relate(), and those that Counter takes at rest.
+GOALS = {("pairs", 1_000_000): (1.5, 0.38), ("mixed", 100_000): (0.5, 0.0132)}
 GROWTH = 1.15
+GROWN = (10_000, 1_000_000)
 SIZES = {
     "pairs": [1_000, 2_000, 10_000, 100_000, 1_000_000],
     "mixed": [1_000, 2_000, 10_000, 100_000, 1_000_000],
@@ -98,12 +103,12 @@ def measure(levels: list[str]) -> dict[str, float]:
 def main() -> int:
     print(f"relate(): medians of {ROUNDS} interleaved rounds, seconds of the processor")
     print(_FORMAT.format("", "guests", "relate", "Counter", "ratio", "naive", "extra RSS", "found"))
-    medians: dict[tuple[str, int], float] = {}
+    medians: dict[tuple[str, int], dict[str, float]] = {}
     for family, sizes in SIZES.items():
         for count in sizes:
             levels = FAMILIES[family](count)
             taken = measure(levels)
-            medians[family, count] = taken["relate"]
+            medians[family, count] = taken
             print(
                 _FORMAT.format(
                     family,
@@ -135,18 +140,29 @@ def queries() -> None:
         print(f"index of 100,000 mixed levels, {text}: {shown}")
 
 
-def verdict(medians: dict[tuple[str, int], float]) -> int:
+def growth() -> float:
+    """Return the exponent with which the time for pairs grows."""
+    contenders: dict[str, Contender] = {
+        str(count): partial(relate, FAMILIES["pairs"](count)) for count in GROWN
+    }
+    small, large = interleave(contenders, ROUNDS, time.process_time).values()
+    return math.log(large / small, GROWN[1] / GROWN[0])
+
+
+def verdict(medians: dict[tuple[str, int], dict[str, float]]) -> int:
     """Print whether the goals were met; the answer is the script's exit status."""
     missed = False
-    for (family, count), goal in GOALS.items():
+    for (family, count), (goal, at_rest) in GOALS.items():
         taken = medians[family, count]
-        missed |= taken > goal
-        print(f"{count:,} {family}: {duration(taken)}, goal <= {goal} s:", end=" ")
-        print("met" if taken <= goal else "MISSED")
-    growth = math.log(medians["pairs", 1_000_000] / medians["pairs", 10_000], 100)
-    missed |= growth > GROWTH
-    print(f"growth of pairs from 10,000 to 1,000,000: exponent {growth:.2f},", end=" ")
-    print(f"goal <= {GROWTH}:", "met" if growth <= GROWTH else "MISSED")
+        slowed = max(1, taken["Counter"] / at_rest)
+        met = taken["relate"] <= goal * slowed
+        missed |= not met
+        print(f"{count:,} {family}: {duration(taken['relate'])}, goal <= {goal} s", end="")
+        print(f" x {slowed:.2f} (Counter now and at rest):", "met" if met else "MISSED")
+    exponent = growth()
+    missed |= exponent > GROWTH
+    print(f"growth of pairs from {GROWN[0]:,} to {GROWN[1]:,}: exponent {exponent:.2f},", end=" ")
+    print(f"goal <= {GROWTH}:", "met" if exponent <= GROWTH else "MISSED")
     return int(missed)
 
 
