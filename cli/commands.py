@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import sys
 from collections.abc import Sequence
 from typing import Callable, Optional, Union
@@ -375,4 +374,6 @@ def _color(options: argparse.Namespace) -> bool:
 
 
 def _width() -> int:
+    import shutil
+
     return shutil.get_terminal_size((100, 24)).columns

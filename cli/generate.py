@@ -6,8 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Callable, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from attr import evolve
 
@@ -16,19 +15,12 @@ from svirtlib.cli.exitcodes import ExitCode
 from svirtlib.cli.streams import write_result
 from svirtlib.errors import DomainXMLError, SelectionError
 from svirtlib.formats.plain import printable
-from svirtlib.generate import (
-    AUTO,
-    Auto,
-    DomainContexts,
-    Generated,
-    InUse,
-    Request,
-    generate,
-    insert,
-    levels_in_use,
-)
 from svirtlib.guests import Guest, Inventory
 from svirtlib.seclabel import SELINUX, SeclabelType
+
+if TYPE_CHECKING:
+    # Slow to load; this module is part of the command line's grammar, which every verb needs.
+    from svirtlib.generate import Auto, DomainContexts, Generated, InUse, Request
 
 __all__ = ["add_options", "run"]
 
@@ -105,6 +97,7 @@ def run(
 ) -> int:
     """Print a seclabel, or a document with it."""
     from svirtlib.backends import host
+    from svirtlib.generate import generate, insert
 
     data, guest = _document(options)
     contexts = host.read_contexts()
@@ -125,6 +118,8 @@ def run(
 
 def _document(options: argparse.Namespace) -> tuple[Optional[bytes], Optional[Guest]]:
     """Read the document of ``--into``, and the guest that it describes."""
+    from pathlib import Path
+
     from svirtlib.backends.output import read_file
     from svirtlib.domainxml import MAX_BYTES, parse_document
 
@@ -159,6 +154,8 @@ def _in_use(
     inventory: Callable[[argparse.Namespace], Inventory],
     guest: Optional[Guest],
 ) -> Optional[InUse]:
+    from svirtlib.generate import levels_in_use
+
     named = options.xml is not None or options.snapshot is not None
     if options.type != "static":
         if named:
@@ -173,6 +170,8 @@ def _in_use(
 
 
 def _request(options: argparse.Namespace, guest: Optional[Guest]) -> Request:
+    from svirtlib.generate import AUTO, Request
+
     level: Union[Range, Auto, None] = None
     if options.level is not None:
         level = AUTO if options.level == "auto" else Range.parse(options.level)

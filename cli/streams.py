@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TextIO, Union
 
 from svirtlib.errors import BackendError
@@ -15,6 +14,8 @@ __all__ = ["prepare", "tell", "write_result"]
 def prepare() -> None:
     """Make the streams take any text."""
     if sys.stderr is None:
+        from pathlib import Path
+
         # It was closed, and nobody can be told; the status still tells.
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):

@@ -19,7 +19,6 @@ from typing import Any, Callable, Optional, TypeVar, Union
 
 from attr import evolve
 
-from svirtlib.domainxml import parse_document
 from svirtlib.errors import (
     BackendDataError,
     BackendError,
@@ -35,6 +34,9 @@ __all__ = ["DEFAULT_TIMEOUT", "LibvirtGuests"]
 
 _T = TypeVar("_T")
 
+#: A guest's XML, and its process's context where libvirt was asked for it.
+_Description = tuple[str, Optional[str]]
+
 #: Seconds without any answer after which libvirt counts as hung.
 DEFAULT_TIMEOUT = 30.0
 
@@ -47,6 +49,40 @@ _TURN = 0.5
 #: Questions under way at once on the one connection. libvirt answers a read-only client with
 #: several threads; four hide the latency of the socket and leave the daemon its breath.
 _THREADS = 4
+
+
+class _Reading:
+    """Questions about all guests, asked from now on by threads that nobody need wait for.
+
+    Attributes:
+        waiting: names of the guests that are still to be told of, by number. Whoever takes an
+            answer removes its guest.
+        answers: each guest's number with its description or an error, as they come.
+    """
+
+    def __init__(self, domains: Sequence[Any], describe: Callable[[Any], _Description]) -> None:
+        self.waiting: dict[int, str] = {}
+        self.answers: queue.SimpleQueue[tuple[int, Optional[_Description], Optional[Exception]]] = (
+            queue.SimpleQueue()
+        )
+        self._questions: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
+        self._describe = describe
+        for number, domain in enumerate(domains):
+            self.waiting[number] = domain.name()
+            self._questions.put((number, domain))
+        for _ in range(min(_THREADS, len(domains))):
+            threading.Thread(target=self._work, daemon=True, name="libvirt guests").start()
+
+    def _work(self) -> None:
+        while True:
+            try:
+                number, domain = self._questions.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                self.answers.put((number, self._describe(domain), None))
+            except Exception as error:  # noqa: BLE001 - whoever takes the answer judges it
+                self.answers.put((number, None, error))
 
 
 class LibvirtGuests:
@@ -89,6 +125,9 @@ class LibvirtGuests:
         self._name: Optional[str] = self._try("tell the host's name", self._connection.getHostname)
         model = self._try("tell its security model", self._connection.getSecurityModel)
         self._secmodels: tuple[str, ...] = (model[0],) if model and model[0] else ()
+        # From here on libvirt works at the answers while we load what reads them.
+        domains = self._ask("list its guests", self._connection.listAllDomains, 0)
+        self._reading = _Reading(domains, self._describe)
 
     def close(self) -> None:
         """Close the connection, unless libvirt was given up; a hang does no harm."""
@@ -247,44 +286,24 @@ class LibvirtGuests:
         """Yield every guest; what vanishes meanwhile is noted, what hangs is reported.
 
         Raises:
-            BackendError: libvirt does not list its guests, or describes none of them in time.
+            BackendTimeoutError: libvirt describes none of them in time.
         """
-        domains = self._ask("list its guests", self._connection.listAllDomains, 0)
-        questions: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        waiting = {}
-        for number, domain in enumerate(domains):
-            waiting[number] = domain.name()
-            questions.put((number, domain))
-
-        def work() -> None:
-            while True:
-                try:
-                    number, domain = questions.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    answers.put((number, self._describe(domain), None))
-                except Exception as error:  # noqa: BLE001 - whoever asked judges it
-                    answers.put((number, None, error))
-
-        for _ in range(min(_THREADS, len(domains))):
-            threading.Thread(target=work, daemon=True, name="libvirt guests").start()
+        waiting = self._reading.waiting
+        total = len(waiting)
         while waiting:
             try:
-                number, answer, error = _wait(answers, self._timeout)
+                number, answer, error = _wait(self._reading.answers, self._timeout)
             except queue.Empty:
                 given_up = self._given_up("describe a guest")
-                if len(waiting) == len(domains):
+                if len(waiting) == total:
                     raise given_up from None
                 for name in waiting.values():
                     yield self._unanswered(name)
                 return
-            name = waiting.pop(number)
-            outcome = self._guest(name, answer, error)
+            outcome = self._guest(waiting.pop(number), answer, error)
             if outcome is not None:
                 yield outcome
-            progress(len(domains) - len(waiting), len(domains))
+            progress(total - len(waiting), total)
 
     def _unanswered(self, name: str) -> Unreadable:
         return Unreadable(
@@ -294,7 +313,7 @@ class LibvirtGuests:
             name,
         )
 
-    def _describe(self, domain: Any) -> tuple[str, Optional[str]]:
+    def _describe(self, domain: Any) -> _Description:
         """Return a guest's XML, and its process's context where only libvirt can tell that."""
         xml: str = domain.XMLDesc(0)
         # The handle knows without a question whether the guest ran when it was listed.
@@ -315,7 +334,7 @@ class LibvirtGuests:
         return xml, label or None
 
     def _guest(
-        self, name: str, answer: Optional[tuple[str, Optional[str]]], error: Optional[BaseException]
+        self, name: str, answer: Optional[_Description], error: Optional[Exception]
     ) -> Union[Guest, Unreadable, None]:
         """Return a guest, why it could not be read, or None if it is gone."""
         if answer is None:
@@ -331,6 +350,9 @@ class LibvirtGuests:
                 self._notes.append(f"guest {name} vanished while it was read")
                 return None
             return Unreadable(f"guest {name}", str(translated), name)
+        # It loads the XML library, which takes as long as a hundred guests.
+        from svirtlib.domainxml import parse_document
+
         xml, label = answer
         try:
             (guest,) = parse_document(xml.encode("utf-8", "surrogateescape"), self.uri)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from types import ModuleType
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from attr import evolve
 
 from svirtlib.context import Context
 from svirtlib.errors import BackendDataError, InvalidContextError
-from svirtlib.generate import DEFAULT_CONTEXTS, DomainContexts
 from svirtlib.guests import Host, Mode, Unreadable
+
+if TYPE_CHECKING:
+    from svirtlib.generate import DomainContexts
 
 __all__ = ["domain_contexts", "host_facts", "mode_of_host"]
 
 
+#: What every host with a policy has, even where SELinux is off.
+_CONFIGURATION = "/etc/selinux/config"
+
+
 def _bindings() -> Optional[ModuleType]:
+    """Import libselinux's bindings; they are slow to load."""
     try:
         import selinux
     except ImportError:
@@ -26,7 +34,13 @@ def _bindings() -> Optional[ModuleType]:
 
 def host_facts(host: Host) -> tuple[Host, list[Unreadable]]:
     """Return *host* with what libselinux says of the machine that this process runs on."""
+    if not _kernel_has_selinux():
+        host = evolve(host, mode=Mode.DISABLED)
+        if not os.path.exists(_CONFIGURATION):
+            return host, []
     selinux = _bindings()
+    if selinux is None and host.mode is Mode.DISABLED:
+        return host, []
     if selinux is None:
         return host, [
             Unreadable(
@@ -56,6 +70,8 @@ def host_facts(host: Host) -> tuple[Host, list[Unreadable]]:
 
 def mode_of_host() -> Optional[Mode]:
     """Return what SELinux does on this machine, or None where that cannot be told."""
+    if not _kernel_has_selinux():
+        return Mode.DISABLED
     selinux = _bindings()
     return None if selinux is None else _mode(selinux, [])
 
@@ -68,6 +84,8 @@ def domain_contexts() -> DomainContexts:
     Raises:
         BackendDataError: a file holds something else than contexts.
     """
+    from svirtlib.generate import DEFAULT_CONTEXTS
+
     selinux = _bindings()
     if selinux is None:
         return DEFAULT_CONTEXTS
@@ -113,12 +131,15 @@ def _mode(selinux: ModuleType, unreadable: list[Unreadable]) -> Optional[Mode]:
 
 
 def _kernel_has_selinux() -> bool:
-    """Tell whether SELinux was enabled at boot: only then its file system is registered."""
+    """Tell whether SELinux was enabled at boot: only then its file system is registered.
+
+    Where that is not known, libselinux has to say it.
+    """
     try:
         with open("/proc/filesystems", encoding="ascii") as stream:
             return any(line.split()[-1:] == ["selinuxfs"] for line in stream)
     except OSError:
-        return False
+        return True
 
 
 def _lines(path: str) -> list[str]:

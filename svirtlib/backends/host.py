@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from svirtlib.errors import SelectionError
-from svirtlib.generate import DomainContexts
 from svirtlib.guests import Inventory, Mode
 from svirtlib.inventory import take_inventory
 from svirtlib.ports import Files, Processes, Progress
+
+if TYPE_CHECKING:
+    from svirtlib.generate import DomainContexts
 
 __all__ = ["read_contexts", "read_documents", "read_host"]
 
@@ -77,7 +79,8 @@ def read_host(
             )
         look_at_files = source.is_local if files is None else files
         look_at_processes = source.is_local if processes is None else processes
-        labelled = source.is_local and _selinux.mode_of_host() in (Mode.ENFORCING, Mode.PERMISSIVE)
+        # Where the mode is not known, the labels of processes and files still may be.
+        labelled = source.is_local and _selinux.mode_of_host() is not Mode.DISABLED
         return take_inventory(
             source,
             processes=_processes(labelled=labelled, system=source.is_system)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 
 from svirtlib.errors import BackendError, BackendPermissionError
 
@@ -30,6 +29,8 @@ def write_bytes(path: str, data: bytes) -> None:
     Raises:
         BackendError: the file cannot be written; what was there before is still there.
     """
+    import tempfile
+
     try:
         mode = _mode(path)
         if mode is not None and not stat.S_ISREG(mode):

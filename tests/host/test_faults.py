@@ -7,6 +7,7 @@ What hangs here hangs for ever, so a program that waits for it runs into the tim
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -142,7 +143,8 @@ def halting(daemon, method, *options):
 def test_a_daemon_that_hangs_before_it_describes_any_guest(daemon):
     code, report, err = halting(daemon, AFTER_THE_LIST)
     assert (code, report) == (4, None)
-    assert "did not describe a guest within 0.2 seconds" in err
+    # Which of the questions under way is missed first is chance.
+    assert re.search("did not (describe a guest|tell [a-z' ]*) within 0.2 seconds", err)
 
 
 def test_a_daemon_that_hangs_among_the_guests(daemon):

@@ -1,0 +1,106 @@
+"""How long ``check`` takes on 1,000 guests of a real libvirtd, start to end, as processes.
+
+The goals: at most 1.5 times as long as a script that makes the bare libvirt calls (open
+read-only, list, the XML of each guest) and looks at nothing; at least 40 times faster than
+the shell's loop over ``virsh dumpxml``. Exit status 1 if one is missed, 2 if there is no
+libvirtd to measure.
+
+The guests are defined and do not run, which is all the same to libvirt: what takes its time
+is one question and one answer a guest. The loop is run over 50 of them, since it takes the
+same time for each.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from harness import Bench, Contender
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+from sessiondaemon import SessionDaemon, defined
+from xmlmaker import disk
+
+GUESTS = 1000
+IN_LOOP = 50
+ROUNDS = 7
+
+BARE = """
+import sys, libvirt
+connection = libvirt.openReadOnly(sys.argv[1])
+for domain in connection.listAllDomains():
+    domain.XMLDesc(0)
+"""
+LOOP = """
+for guest in $(virsh --quiet --connect "$1" list --all --name | head -n "$2"); do
+    virsh --connect "$1" dumpxml "$guest" | grep label
+done
+"""
+
+
+def define_guests(daemon: SessionDaemon) -> None:
+    """Define guests with an image and a CD-ROM each, every other one with a static label."""
+    iso = disk("/usr/share/install.iso", device="cdrom", target="sda", format_="raw", chain=None)
+    for number in range(GUESTS):
+        image = daemon.folder / f"guest{number:04}.raw"
+        image.touch()
+        own = disk(str(image), format_="raw", chain=None)
+        level = f"s0:c{number % 512},c{512 + number * 7 % 512}" if number % 2 else ""
+        disks = [own, iso.replace("virtio", "sata")]
+        daemon.define(defined(image.stem, level, disks=disks))
+
+
+def run(*command: str, codes: tuple[int, ...] = (0,)) -> Contender:
+    """Return what runs a program to its end."""
+
+    def contender() -> None:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+        if done.returncode not in codes:
+            raise RuntimeError(f"{command} ended with {done.returncode}")
+
+    return contender
+
+
+def check(uri: str, *options: str) -> Contender:
+    """Return what runs ``check``; that there are findings is no failure."""
+    program = (sys.executable, "-m", "svirtlib.cli", "check", "--format", "json")
+    return run(*program, "--connect", uri, *options, codes=(0, 1))
+
+
+def measure(daemon: SessionDaemon) -> int:
+    """Measure; return the exit status."""
+    define_guests(daemon)
+    bare = run(sys.executable, "-c", BARE, daemon.uri)
+    loop = run("sh", "-c", LOOP, "sh", daemon.uri, str(IN_LOOP), codes=(0, 1))
+    guests_alone = check(daemon.uri, "--no-files", "--no-processes")
+    bench = Bench(f"check, {GUESTS:,} guests of a real libvirtd", ROUNDS)
+    peer = "the bare libvirt calls"
+    bench.compare("--no-files --no-processes", guests_alone, {peer: bare}, goal=1 / 1.5)
+    bench.compare("with files and processes", check(daemon.uri), {peer: bare})
+    part = IN_LOOP / GUESTS
+    bench.compare(
+        "--no-files --no-processes",
+        guests_alone,
+        {f"virsh loop over {IN_LOOP} guests": loop},
+        goal=40 * part,
+    )
+    print(f"(the loop over all {GUESTS:,} guests takes {1 / part:g} times as long)")
+    return bench.finish()
+
+
+def main() -> int:
+    """Run the bench."""
+    import pytest
+
+    try:
+        with SessionDaemon() as daemon:
+            return measure(daemon)
+    except pytest.skip.Exception as missing:
+        print(f"nothing to measure: {missing}")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
