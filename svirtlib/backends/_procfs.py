@@ -11,7 +11,7 @@ from attr import frozen
 from svirtlib.guests import Guest, Process, Unreadable
 from svirtlib.inventory import guest_key
 
-__all__ = ["PID_FILES", "ProcessTable", "daemon_range"]
+__all__ = ["PID_FILES", "ProcessTable", "daemon_range", "labelled_processes"]
 
 #: Where libvirt's system daemon keeps the numbers of its guests' processes. Only root may
 #: write there, while a process may rewrite its own command line.
@@ -181,6 +181,26 @@ def _numbers(proc: str) -> list[int]:
         return sorted(int(entry) for entry in os.listdir(proc) if entry.isdigit())
     except OSError:
         return []
+
+
+def labelled_processes(proc: str = "/proc") -> Iterator[tuple[str, str]]:
+    """Yield a name and the context of each kind of process that has categories of its own.
+
+    Those are containers and guests: their range is one level. Services and users have ranges
+    from a level without categories up to a clearance (``s0-s0:c0.c1023``), and create nothing
+    with the categories of its upper end. Of many processes with one context one is named.
+    """
+    seen = set()
+    for pid in _numbers(proc):
+        try:
+            context = _read_context(os.path.join(proc, str(pid), "attr", "current"))
+        except OSError:
+            # It ended meanwhile, or this kernel has no SELinux.
+            continue
+        level = context.split(":", 3)[3:]
+        if level and ":" in level[0] and "-" not in level[0] and context not in seen:
+            seen.add(context)
+            yield f"process {pid}", context
 
 
 def _read_context(path: str) -> str:

@@ -13,7 +13,7 @@ from svirtlib.ports import Files, Processes, Progress
 if TYPE_CHECKING:
     from svirtlib.generate import DomainContexts
 
-__all__ = ["read_contexts", "read_documents", "read_host"]
+__all__ = ["read_contexts", "read_documents", "read_host", "read_process_labels"]
 
 
 def read_documents(
@@ -102,6 +102,16 @@ def read_contexts() -> DomainContexts:
     from svirtlib.backends import _selinux
 
     return _selinux.domain_contexts()
+
+
+def read_process_labels() -> list[tuple[str, str]]:
+    """Return the contexts with categories of all processes here, each with a name for it.
+
+    Container engines draw their levels from the space that guests have theirs from.
+    """
+    from svirtlib.backends._procfs import labelled_processes
+
+    return list(labelled_processes())
 
 
 def _files(*, enforced: bool) -> Files:
