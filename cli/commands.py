@@ -59,7 +59,11 @@ def check(options: argparse.Namespace) -> int:
 
 
 def list_labels(options: argparse.Namespace) -> int:
-    """List the labels in use."""
+    """List the labels in use, or those that are reserved."""
+    if options.reserved:
+        from svirtlib.cli.allocation import list_reserved
+
+        return list_reserved(options, _write, _write_rows)
     inventory = _inventory(options)
     if options.format == "json":
         return _write_guests(options, inventory, inventory.guests)
@@ -182,6 +186,41 @@ def validate(options: argparse.Namespace) -> int:
     return run(options, _write, format_table, status)
 
 
+def allocate(options: argparse.Namespace) -> int:
+    """Reserve free levels."""
+    from svirtlib.cli import allocation
+
+    return allocation.allocate(options, _inventory, _write)
+
+
+def reserve(options: argparse.Namespace) -> int:
+    """Reserve a level that was chosen elsewhere."""
+    from svirtlib.cli import allocation
+
+    return allocation.reserve(options, _write)
+
+
+def release(options: argparse.Namespace) -> int:
+    """End a reservation."""
+    from svirtlib.cli import allocation
+
+    return allocation.release(options, _write)
+
+
+def collect(options: argparse.Namespace) -> int:
+    """Drop reservations that nobody needs."""
+    from svirtlib.cli import allocation
+
+    return allocation.collect(options, _inventory, _write, _write_rows)
+
+
+def sync(options: argparse.Namespace) -> int:
+    """Take note of what this host uses."""
+    from svirtlib.cli import allocation
+
+    return allocation.sync(options, _inventory, _write)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "list": list_labels,
@@ -190,6 +229,11 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "explain": explain,
     "generate": generate,
     "validate": validate,
+    "allocate": allocate,
+    "reserve": reserve,
+    "release": release,
+    "gc": collect,
+    "sync": sync,
 }
 
 

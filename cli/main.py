@@ -75,6 +75,8 @@ def _parse(argv: Optional[Sequence[str]]) -> Union[argparse.Namespace, int]:
 def _status(error: SvirtError) -> ExitCode:
     if isinstance(error, _USER_ERRORS):
         return ExitCode.USAGE
+    if isinstance(error, CategoriesExhaustedError) and error.wanted > error.capacity:
+        return ExitCode.USAGE
     if isinstance(error, (BackendError, CategoriesExhaustedError)):
         return ExitCode.ENVIRONMENT
     return ExitCode.USAGE

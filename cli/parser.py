@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 import svirtlib
-from svirtlib.cli import generate, validate
+from svirtlib.cli import allocation, generate, validate
 from svirtlib.findings import Severity
 
 __all__ = ["FORMATS", "make_parser"]
@@ -20,6 +20,11 @@ FORMATS = {
     "export": ("json",),
     "generate": ("xml", "json"),
     "validate": ("table", "json", "sarif"),
+    "allocate": ("table", "json"),
+    "reserve": ("table", "json"),
+    "release": ("table", "json"),
+    "gc": ("table", "json"),
+    "sync": ("table", "json"),
 }
 
 _EXIT_CODES = """\
@@ -58,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
     _explain(verbs)
     _generate(verbs)
     _validate(verbs)
+    _allocation(verbs)
     return parser
 
 
@@ -231,8 +237,12 @@ def _check(verbs: Any) -> None:
 
 
 def _list(verbs: Any) -> None:
-    parser = _verb(verbs, "list", "list the labels in use")
+    parser = _verb(verbs, "list", "list the labels in use, or those that are reserved")
+    parser.add_argument(
+        "--reserved", action="store_true", help="list what the registry holds, not what is in use"
+    )
     _sources(parser)
+    allocation.add_registry_options(parser)
 
 
 def _show(verbs: Any) -> None:
@@ -295,3 +305,38 @@ def _validate(verbs: Any) -> None:
     group.add_argument(
         "--exit-zero", action="store_true", help="exit with 0 whatever the findings are"
     )
+
+
+def _allocation(verbs: Any) -> None:
+    parser = _verb(
+        verbs,
+        "allocate",
+        "hand out levels that no other guest can reach, and reserve them",
+        "Hand out levels that are comparable with none in use or reserved, drawn at random, and "
+        "reserve them. What this host uses is looked at first.",
+    )
+    allocation.add_allocate_options(parser)
+    _sources(parser)
+    parser = _verb(verbs, "reserve", "reserve a level that was chosen elsewhere")
+    allocation.add_reserve_options(parser)
+    parser = _verb(verbs, "release", "end the reservation of a level, or of an owner")
+    allocation.add_release_options(parser)
+    parser = _verb(
+        verbs,
+        "gc",
+        "drop reservations of guests that no longer exist, and leases that ended",
+        "Drop the reservations that this host made for guests that libvirt does not have any "
+        "more, and all whose lease ended. What was last seen in use stays.",
+    )
+    allocation.add_gc_options(parser)
+    _sources(parser)
+    parser = _verb(
+        verbs,
+        "sync",
+        "note in the registry which levels this host uses",
+        "Note in the registry which levels guests, containers and images of this host have, so "
+        "that none comparable is handed out. Status 1: a level is in use that is reserved for "
+        "another guest.",
+    )
+    allocation.add_sync_options(parser)
+    _sources(parser)

@@ -250,7 +250,7 @@ def choose(
     above = [o.mask for o in others if o.sensitivity >= wish.sensitivity]
     draw = random.SystemRandom().sample
     chosen: dict[Level, None] = {}
-    draws = 8 * count + _DRAWS
+    draws = min(8 * count + _DRAWS, 20 * wish.capacity)
     batch = count + count // 4 + 16
     while draws > 0:
         candidates: dict[Level, None] = {}
