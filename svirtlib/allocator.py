@@ -34,6 +34,9 @@ __all__ = ["LevelAllocator"]
 #: few among all, so that drawing again when one is taken is as good.
 _DENSE = 1 << 22
 
+#: Words below this are below the last multiple of any bound up to _DENSE.
+_SURELY_BELOW = 0xFFFFFFFF - _DENSE
+
 #: Draws from a huge space before the allocator looks for a free label one by one.
 _DRAWS = 1000
 
@@ -229,25 +232,22 @@ class _Labels(abc.ABC):
 class _Numbers:
     """Uniform random integers from the operating system, fetched many at a time."""
 
-    __slots__ = ("_next", "_words")
+    __slots__ = ("_words",)
 
     _BATCH = 1024
 
     def __init__(self) -> None:
-        self._words = array("I")
-        self._next = 0
+        self._words: Iterator[int] = iter(())
 
     def below(self, bound: int) -> int:
-        """Return an integer from 0 to *bound* - 1; *bound* is at most 2^31."""
-        # Words above the last multiple of the bound would make low results more likely.
-        limit = 0xFFFFFFFF - 0xFFFFFFFF % bound
+        """Return an integer from 0 to *bound* - 1; *bound* is at most 2^22."""
         while True:
-            if self._next == len(self._words):
-                self._words = array("I", os.urandom(4 * self._BATCH))
-                self._next = 0
-            word = self._words[self._next]
-            self._next += 1
-            if word < limit:
+            word = next(self._words, None)
+            if word is None:
+                self._words = iter(array("I", os.urandom(4 * self._BATCH)))
+                continue
+            # Words above the last multiple of the bound would make low results more likely.
+            if word < _SURELY_BELOW or word < 0xFFFFFFFF - 0xFFFFFFFF % bound:
                 return word % bound
 
 
@@ -293,13 +293,24 @@ class _Dense(_Labels):
     def take(self) -> Optional[int]:
         if not self._free or self._block_all:
             return None
-        here = self._numbers.below(self._free)
-        rank = self._order[here]
-        mask = self._mask(rank)
+        # _take_out in place: half of the time would go into calls.
+        end = self._free
+        order, place = self._order, self._place
+        here = self._numbers.below(end)
+        self._free = end = end - 1
+        rank = order[here]
+        last = order[end]
+        order[here] = last
+        order[end] = rank
+        place[last] = here
+        place[rank] = end
         self._taken[rank] = 1
         self._blocks[rank] = 1
-        self._take_out(here, rank)
-        return mask
+        if self._pairs is None:
+            return self._mask(rank)
+        pair = self._pairs[rank]
+        powers = self._powers
+        return powers[pair >> 16] | powers[pair & 0xFFFF]
 
     def give_back(self, mask: int) -> bool:
         categories = tuple(category - self._first for category in _bits(mask))
