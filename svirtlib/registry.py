@@ -251,7 +251,7 @@ def choose(
     draw = random.SystemRandom().sample
     chosen: dict[Level, None] = {}
     draws = min(8 * count + _DRAWS, 20 * wish.capacity)
-    batch = count + count // 4 + 16
+    batch = count + count // 8 + 3
     while draws > 0:
         candidates: dict[Level, None] = {}
         for _ in range(batch):

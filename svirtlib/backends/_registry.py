@@ -9,10 +9,11 @@ How two callers are kept from handing out comparable levels:
 - The primary key (domain, level) refuses a second reservation of one level, whatever a client
   believes. Levels of the common kind, two categories of the lowest sensitivity, can be
   comparable with each other in no other way, so that any number of clients allocate them at
-  once, each holding the row of the domain in share mode.
+  once, each holding the lock of the domain in share mode.
 - Whatever can contradict levels of another kind (a reservation of another kind, a host's
-  observations, a full count) holds the row of the domain alone. A row is locked, no advisory
-  lock, for databases that speak PostgreSQL's protocol have the former but not the latter.
+  observations, a full count) holds the lock of the domain alone. In PostgreSQL that is an
+  advisory lock, for which clients queue in order; in databases that speak its protocol alone,
+  whose advisory locks may do nothing, it is the domain's row.
 - SQLite has one writer: BEGIN IMMEDIATE takes that place before anything is read.
 
 A level is told in keys by its canonical text, and by a digest of it where that is longer than
@@ -77,7 +78,7 @@ _TRIES = 8
 _TRIES_SHARED = 2
 
 #: Values in one statement; SQLite before 3.32 takes 999.
-_CHUNK = 400
+_CHUNK = 400  # the keys stand in one statement twice
 
 #: Longest text of a level in a key.
 _LONGEST_KEY = 200
@@ -88,7 +89,7 @@ _DOMAIN = sa.Table("svirt_domain", _METADATA, sa.Column("name", sa.String(200), 
 _RESERVATION = sa.Table(
     "svirt_reservation",
     _METADATA,
-    sa.Column("domain", sa.String(200), sa.ForeignKey("svirt_domain.name"), primary_key=True),
+    sa.Column("domain", sa.String(200), primary_key=True),
     sa.Column("key", sa.String(_LONGEST_KEY), primary_key=True),
     sa.Column("level", sa.Text, nullable=False),
     sa.Column("size", sa.Integer, nullable=False),
@@ -106,7 +107,7 @@ _RESERVATION = sa.Table(
 _OBSERVATION = sa.Table(
     "svirt_observation",
     _METADATA,
-    sa.Column("domain", sa.String(200), sa.ForeignKey("svirt_domain.name"), primary_key=True),
+    sa.Column("domain", sa.String(200), primary_key=True),
     sa.Column("key", sa.String(_LONGEST_KEY), primary_key=True),
     sa.Column("host", sa.String(200), primary_key=True),
     sa.Column("level", sa.Text, nullable=False),
@@ -117,6 +118,40 @@ _OBSERVATION = sa.Table(
     sa.Column("seen", sa.BigInteger, nullable=False),
     sa.Index("svirt_observation_kind", "domain", "sensitivity", "size"),
 )
+
+
+def _others() -> Any:
+    """Return the question for levels of other kinds than one."""
+    domain, size, sensitivity = map(sa.bindparam, ("domain", "size", "sensitivity"))
+    parts = []
+    for table in (_RESERVATION.c, _OBSERVATION.c):
+        # Ranges of an index; "another than" would look at each row.
+        parts += [
+            sa.select(table.level).where(table.domain == domain, kind)
+            for kind in (
+                table.sensitivity < sensitivity,
+                table.sensitivity > sensitivity,
+                sa.and_(table.sensitivity == sensitivity, table.size < size),
+                sa.and_(table.sensitivity == sensitivity, table.size > size),
+            )
+        ]
+    return sa.union_all(*parts)
+
+
+def _taken() -> Any:
+    """Return the question which of some keys are there."""
+    domain, keys = sa.bindparam("domain"), sa.bindparam("keys", expanding=True)
+    return sa.union_all(
+        *(
+            sa.select(table.key).where(table.domain == domain, table.key.in_(keys))
+            for table in (_RESERVATION.c, _OBSERVATION.c)
+        )
+    )
+
+
+#: Asked at each allocation; made once, for making them takes longer than the answer.
+_OTHERS = _others()
+_TAKEN = _taken()
 
 _Result = TypeVar("_Result")
 _Work = Callable[[Any], _Result]
@@ -132,6 +167,8 @@ class SqlRegistry:
         self.host = host
         self._connection: Any = None
         self._mode = _READ
+        #: The server has advisory locks that lock.
+        self._advisory = False
         parsed = _parse(url)
         self._where = parsed.render_as_string(hide_password=True)
         if parsed.drivername == "sqlite":
@@ -338,33 +375,18 @@ class SqlRegistry:
 
     def _others(self, connection: Any, wish: Wish) -> list[Level]:
         """Return the levels in use of other kinds than the one that is wished."""
-        levels: dict[str, None] = {}
-        for table in (_RESERVATION, _OBSERVATION):
-            # Two ranges of an index, not one look at each row.
-            for kind in (
-                sa.or_(
-                    table.c.sensitivity < wish.sensitivity, table.c.sensitivity > wish.sensitivity
-                ),
-                sa.and_(table.c.sensitivity == wish.sensitivity, table.c.size < wish.size),
-                sa.and_(table.c.sensitivity == wish.sensitivity, table.c.size > wish.size),
-            ):
-                rows = connection.execute(
-                    sa.select(table.c.level).where(table.c.domain == self.domain, kind)
-                )
-                levels.update((row[0], None) for row in rows)
-        return [_parsed(text) for text in levels]
+        rows = connection.execute(
+            _OTHERS,
+            {"domain": self.domain, "size": wish.size, "sensitivity": wish.sensitivity},
+        )
+        return [_parsed(text) for text in dict.fromkeys(row[0] for row in rows)]
 
     def _taken(self, connection: Any, candidates: Sequence[Level]) -> set[Level]:
         by_key = {_key(level): level for level in candidates}
         taken: set[Level] = set()
         for part in _chunks(list(by_key)):
-            for table in (_RESERVATION, _OBSERVATION):
-                rows = connection.execute(
-                    sa.select(table.c.key).where(
-                        table.c.domain == self.domain, table.c.key.in_(part)
-                    )
-                )
-                taken.update(by_key[row[0]] for row in rows)
+            rows = connection.execute(_TAKEN, {"domain": self.domain, "keys": part})
+            taken.update(by_key[row[0]] for row in rows)
         return taken
 
     def _in_use(self, connection: Any) -> list[Level]:
@@ -467,6 +489,8 @@ class SqlRegistry:
         """See to it that there are the tables of this version, and the domain's row."""
         self._run(self._make_tables, _READ, repeatable=True)
         self._run(self._check_version, _READ, repeatable=True)
+        if self._engine.dialect.name == "postgresql":
+            self._advisory = self._run(_is_postgresql_itself, _READ, repeatable=True)
         if not self._run(self._has_domain, _READ, repeatable=True):
             self._run(self._add_domain, _ALONE, lock=False, repeatable=True)
 
@@ -505,6 +529,12 @@ class SqlRegistry:
             connection.execute(sa.insert(_DOMAIN), [{"name": self.domain}])
 
     def _lock(self, connection: Any, mode: str) -> None:
+        if self._advisory:
+            shared = "_shared" if mode == _SHARED else ""
+            digest = hashlib.sha256(f"svirt-label {self.domain}".encode()).digest()
+            number = int.from_bytes(digest[:8], "big", signed=True)
+            connection.execute(sa.text(f"SELECT pg_advisory_xact_lock{shared}({number})"))
+            return
         row = connection.execute(
             sa.select(_DOMAIN.c.name)
             .where(_DOMAIN.c.name == self.domain)
@@ -648,6 +678,13 @@ def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
         yield values[start : start + _CHUNK]
 
 
+def _is_postgresql_itself(connection: Any) -> bool:
+    """Tell the server from others that speak its protocol, and whose advisory locks may not."""
+    version = str(connection.execute(sa.text("SELECT version()")).scalar())
+    # "PostgreSQL 15.1-YB-2.21" is YugabyteDB.
+    return version.startswith("PostgreSQL ") and "-YB-" not in version
+
+
 def _create(connection: Any) -> None:
     _METADATA.create_all(connection)
     connection.execute(sa.insert(_VERSION), [{"version": SCHEMA_VERSION}])
@@ -731,9 +768,12 @@ def _limit_waiting(connection: Any, _record: object) -> None:
 def _sqlite_engine(path: str) -> Any:
     def connect() -> sqlite3.Connection:
         connection = _connect(path)
-        if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+        try:
+            if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+                raise BackendDataError(f"{path} is no registry; name another file")
+        except BaseException:
             connection.close()
-            raise BackendDataError(f"{path} is no registry; name another file")
+            raise
         return connection
 
     return sa.create_engine("sqlite://", creator=connect, poolclass=NullPool, future=True)
@@ -742,9 +782,12 @@ def _sqlite_engine(path: str) -> Any:
 def _connect(path: str) -> sqlite3.Connection:
     # isolation_level=None: the driver begins no transactions of its own.
     connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
-    # In WAL mode NORMAL may lose the last transactions when the power fails.
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA foreign_keys = ON")
+    try:
+        # In WAL mode NORMAL may lose the last transactions when the power fails.
+        connection.execute("PRAGMA synchronous = FULL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

@@ -304,6 +304,14 @@ def test_a_full_disk_changes_nothing(small_disk):
     registry.close()
 
 
+def _allocate(path):
+    registry = store.open_registry(path)
+    try:
+        registry.allocate(Wish())
+    finally:
+        registry.close()
+
+
 @pytest.mark.root
 def test_a_read_only_disk_changes_nothing(small_disk):
     place, remount = small_disk
@@ -313,7 +321,7 @@ def test_a_read_only_disk_changes_nothing(small_disk):
     with_one.close()
     remount("ro")
     with pytest.raises(BackendError, match=r"registry\.db"):
-        store.open_registry(path).allocate(Wish())
+        _allocate(path)
     with pytest.raises(BackendError, match="no registry can be made there"):
         store.open_registry(str(place / "other.db"))
     remount("rw")
