@@ -104,7 +104,7 @@ def in_memory(folder: Path) -> list[str]:
             for text in texts:
                 python.release(str(text))
             if program is not None:
-                command = [program, str(len(used)), str(slow), "1"]
+                command = [str(program), str(len(used)), str(slow), "1"]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
                 theirs_in_c.append(float(done.stdout) * 1e-9)
         ours_at[fill] = statistics.median(ours)
@@ -176,9 +176,11 @@ def in_postgresql() -> list[str]:
     rates = {}
     with server:
         for batch in (1, 10):
-            command = [sys.executable, "-c", CLIENT, server.url, str(TURNS), str(batch)]
+            client_command = [sys.executable, "-c", CLIENT, server.url, str(TURNS), str(batch)]
             clients = [
-                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    client_command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
                 for _ in range(CLIENTS)
             ]
             for client in clients:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from svirtlib.backends import _registry, host, store
+from svirtlib.backends import host, store
 from svirtlib.checks.static_label_reuse import Pool
 from svirtlib.cli.main import main
 from svirtlib.errors import BackendPermissionError, BackendUnavailableError
@@ -195,8 +196,8 @@ def test_gc_tells_what_it_dropped(run, guests, monkeypatch):
     status, out, _ = run("gc", *options)
     assert status == 0
     assert "gone" not in out
-    later = _registry.time.time() + 7200
-    monkeypatch.setattr(_registry.time, "time", lambda: later)
+    later = time.time() + 7200
+    monkeypatch.setattr(time, "time", lambda: later)
     assert "gone" in run("gc", *options)[1]
     assert "gone" not in run("list", "--reserved")[1]
 

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
+import time
 
 import pytest
 from needs import require
@@ -134,11 +135,11 @@ def test_leases_end(open_registry, monkeypatch):
     registry.allocate(wish, lease=60)
     with pytest.raises(CategoriesExhaustedError):
         registry.allocate(wish)
-    now = _registry.time.time()
-    monkeypatch.setattr(_registry.time, "time", lambda: now + 120)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 120)
     [held] = registry.allocate(wish, lease=60)
     registry.observe([Observation(held.level, "guest", "x")], complete=True)
-    monkeypatch.setattr(_registry.time, "time", lambda: now + 240)
+    monkeypatch.setattr(time, "time", lambda: now + 240)
     assert registry.collect(set(), grace=0) == []
     registry.observe([], complete=True)
     assert registry.collect(set(), grace=0, dry_run=True) == [held]
@@ -208,6 +209,11 @@ def _replace_by_link(path):
     os.symlink(f"{path}.real", path)
 
 
+def _replace_by_directory(path):
+    os.unlink(path)
+    os.mkdir(path)
+
+
 def _overwrite(path):
     with open(path, "r+b") as stream:
         stream.write(b"no database at all, but some text" * 200)
@@ -226,7 +232,7 @@ def _execute(path, statement):
         (lambda path: os.chmod(path, 0o644), BackendPermissionError, "chmod 600"),
         (lambda path: os.chmod(os.path.dirname(path), 0o777), BackendPermissionError, "go-w"),
         (_replace_by_link, BackendPermissionError, "symbolic link"),
-        (lambda path: (os.unlink(path), os.mkdir(path)), BackendPermissionError, "no regular"),
+        (_replace_by_directory, BackendPermissionError, "no regular"),
         (lambda path: open(path, "wb").close(), BackendDataError, "is no registry"),
         (_overwrite, BackendError, "not a database"),
         (lambda path: _execute(path, "PRAGMA application_id = 1"), BackendDataError, "no registry"),
@@ -277,7 +283,7 @@ def test_urls_of_no_registry_are_refused(url, message):
 @pytest.fixture
 def small_disk(tmp_path):
     require(os.geteuid() == 0, "only the superuser may mount")
-    mount, umount = shutil.which("mount"), shutil.which("umount")
+    mount, umount = shutil.which("mount") or "", shutil.which("umount") or ""
     require(mount and umount, "no mount")
     place = tmp_path / "disk"
     place.mkdir()
@@ -357,6 +363,7 @@ def test_many_processes_that_are_killed_lose_and_repeat_nothing(open_registry, p
             command = [sys.executable, "-c", WORKER, path, str(number)]
             workers.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=stream))
     for worker in workers:
+        assert worker.stdin is not None
         worker.stdin.write(b"\n")
         worker.stdin.close()
     chance = random.Random()
