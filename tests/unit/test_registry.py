@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from svirtlib.errors import AllocationError, CategoriesExhaustedError
@@ -126,7 +128,7 @@ def test_what_keeps_a_level_from_being_reserved(text, owner, found):
 )
 def test_which_reservations_nobody_needs(changes, gone):
     reservation = _reservation("s0:c1,c2", **changes)
-    rules = {"host": "here", "now": NOW, "grace": 60}
+    rules: dict[str, Any] = {"host": "here", "now": NOW, "grace": 60}
     found = abandoned([reservation], set(), {"there"}, **rules)
     assert found == ([reservation] if gone else [])
     # What is in use stays whatever else holds.
