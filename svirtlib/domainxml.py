@@ -19,7 +19,7 @@ from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
 from svirtlib.seclabelxml import read_domain
 from svirtlib.validation import IGNORED, REJECTED, Problem, Target, validate
-from svirtlib.xmltree import MAX_BYTES, parse_tree
+from svirtlib.xmltree import MAX_BYTES, line_of, parse_tree
 
 __all__ = ["MAX_BYTES", "OtherDocumentError", "parse_document"]
 
@@ -35,6 +35,15 @@ _BOOT_FILES = {
 }
 
 _IMAGE_KINDS = {kind.value: kind for kind in ImageKind}
+
+#: For the kinds of storage that have a path, the attribute of ``<source>`` that holds it.
+_PATHS = {
+    "file": "file",
+    "block": "dev",
+    "dir": "dir",
+    "vhostuser": "path",
+    "vhostvdpa": "dev",
+}
 
 #: DEFAULT is libvirt's name for an absent attribute; written out it is refused.
 _SECLABEL_TYPES = {kind.value: kind for kind in SeclabelType if kind is not SeclabelType.DEFAULT}
@@ -58,7 +67,7 @@ _LONG = 1000
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: The first child of each name.
-_Children = dict[str, etree._Element]
+_Children = dict[object, etree._Element]
 
 
 class OtherDocumentError(DomainXMLError):
@@ -93,10 +102,10 @@ def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
     if tag == "domain":
         return (_guest(root, source),)
     if tag not in _ROOTS:
-        raise OtherDocumentError(source, tag, _line(root))
+        raise OtherDocumentError(source, tag, line_of(root))
     domains = [child for child in root if _tag(child) == "domain"]
     if not domains:
-        raise OtherDocumentError(source, tag, _line(root))
+        raise OtherDocumentError(source, tag, line_of(root))
     return tuple(_guest(domain, source) for domain in domains)
 
 
@@ -105,18 +114,10 @@ def _tag(element: etree._Element) -> str:
     return element.tag if isinstance(element.tag, str) else ""
 
 
-def _line(element: etree._Element) -> Optional[int]:
-    return element.sourceline if isinstance(element.sourceline, int) else None
-
-
 def _children(element: etree._Element) -> _Children:
     """Return the first child of each name; one walk costs less than a search for each."""
-    children: _Children = {}
-    for child in element:
-        tag = child.tag
-        if isinstance(tag, str):
-            children.setdefault(tag, child)
-    return children
+    # Backwards, so that of several the first is the last that is put in.
+    return {child.tag: child for child in reversed(element)}
 
 
 def _text(element: Optional[etree._Element]) -> Optional[str]:
@@ -130,7 +131,7 @@ def _guest(domain: etree._Element, source: str) -> Guest:
     parts = _children(domain)
     name = _text(parts.get("name"))
     if not name:
-        raise DomainXMLError(source, "the domain has no <name>", _line(domain))
+        raise DomainXMLError(source, "the domain has no <name>", line_of(domain))
     identifier = domain.get("id")
     return Guest(
         name=name,
@@ -156,7 +157,7 @@ def _uuid(parts: _Children, source: str) -> Optional[str]:
         return str(uuid.UUID(text.strip()))
     except ValueError:
         raise DomainXMLError(
-            source, f"<uuid> holds no UUID: {text[:60]!a}", _line(parts["uuid"])
+            source, f"<uuid> holds no UUID: {text[:60]!a}", line_of(parts["uuid"])
         ) from None
 
 
@@ -218,7 +219,7 @@ def _seclabel(element: etree._Element) -> Seclabel:
         label=_text(parts.get("label")),
         imagelabel=_text(parts.get("imagelabel")),
         baselabel=_text(parts.get("baselabel")),
-        line=_line(element),
+        line=line_of(element),
     )
 
 
@@ -236,7 +237,7 @@ def _device_seclabel(source: etree._Element) -> Optional[DeviceSeclabel]:
                 relabel=element.get("relabel") != "no",
                 # An empty label counts as none (libvirt virSecurityDeviceLabelDefParseXML).
                 label=_text(_children(element).get("label")) or None,
-                line=_line(element),
+                line=line_of(element),
             )
     return None
 
@@ -254,8 +255,8 @@ def _boot_images(system: etree._Element) -> Iterator[Image]:
     for tag, use in _BOOT_FILES.items():
         if tag in parts:
             yield from _plain_file(_text(parts[tag]), use, system)
-    for acpi in system.iterchildren("acpi"):
-        for table in acpi.iterchildren("table"):
+    if "acpi" in parts:
+        for table in system.iterfind("acpi/table"):
             yield from _plain_file(table.text, ImageUse.ACPI_TABLE, table)
     nvram = parts.get("nvram")
     if nvram is None:
@@ -263,16 +264,17 @@ def _boot_images(system: etree._Element) -> Iterator[Image]:
     source = _children(nvram).get("source")
     if source is None:
         yield from _plain_file(nvram.text, ImageUse.NVRAM, nvram, ImageMode.PRIVATE)
-    else:
-        kind = nvram.get("type", "file")
-        yield from _source_image(
-            source,
-            kind,
-            ImageUse.NVRAM,
-            ImageMode.PRIVATE,
-            "nvram",
-            seclabel=_device_seclabel(source),
-        )
+        return
+    image = _source_image(
+        source,
+        nvram.get("type", "file"),
+        ImageUse.NVRAM,
+        ImageMode.PRIVATE,
+        "nvram",
+        seclabel=_device_seclabel(source),
+    )
+    if image is not None:
+        yield image
 
 
 def _plain_file(
@@ -290,7 +292,7 @@ def _plain_file(
             path=_normal(path),
             name=path,
             target=use.value,
-            line=_line(element),
+            line=line_of(element),
         )
 
 
@@ -328,8 +330,10 @@ def _chain(
         source = parts.get("source")
         below = parts.get("backingStore")
         if source is not None:
-            inherited = _device_seclabel(source) or inherited
-            yield from _source_image(
+            inner = _children(source) if len(source) else {}
+            if "seclabel" in inner:
+                inherited = _device_seclabel(source) or inherited
+            image = _source_image(
                 source,
                 kind,
                 use,
@@ -340,13 +344,17 @@ def _chain(
                 chain_known=below is not None,
                 shared_on_purpose=shared_base,
             )
+            if image is not None:
+                yield image
             # A qcow2 image may keep its data in a second file (libvirt 10.10).
-            for store in (_children(source).get("dataStore"), parts.get("dataStore")):
+            for store in (inner.get("dataStore"), parts.get("dataStore")):
                 data = None if store is None else _children(store).get("source")
                 if store is not None and data is not None:
-                    yield from _source_image(
+                    image = _source_image(
                         data, store.get("type", "file"), use, mode, target, seclabel=inherited
                     )
+                    if image is not None:
+                        yield image
         if below is None:
             return
         parts = _children(below)
@@ -375,35 +383,28 @@ def _source_image(
     image_format: Optional[str] = None,
     chain_known: bool = True,
     shared_on_purpose: bool = False,
-) -> Iterator[Image]:
+) -> Optional[Image]:
+    """Return the image of a ``<source>``, or None where it names none."""
     kind = _IMAGE_KINDS.get(kind_text)
-    path: Optional[str] = None
-    name = ""
     if kind is None:
         # A kind of storage that a newer libvirt knows: it has no path that we could judge.
-        return
-    if kind is ImageKind.FILE:
-        path = source.get("file")
-    elif kind in (ImageKind.BLOCK, ImageKind.VHOST_VDPA):
-        path = source.get("dev")
-    elif kind is ImageKind.DIR:
-        path = source.get("dir")
-    elif kind is ImageKind.VHOST_USER:
-        path = source.get("path")
-    elif kind is ImageKind.VOLUME:
+        return None
+    name = ""
+    if kind is ImageKind.VOLUME:
         # Where libvirt has resolved a volume, live XML tells the path beside it.
         path = source.get("file") or source.get("dev")
         name = f"{source.get('pool', '')}/{source.get('volume', '')}"
-    elif kind is ImageKind.NETWORK:
-        name = _network_name(source)
-    elif kind is ImageKind.NVME:
-        name = _nvme_name(source)
+    elif kind_text in _PATHS:
+        path = source.get(_PATHS[kind_text])
+    else:
+        path = None
+        name = _network_name(source) if kind is ImageKind.NETWORK else _nvme_name(source)
     if path:
         path = _normal(path)
         name = path
     if not name:
-        return
-    yield Image(
+        return None
+    return Image(
         use=use,
         kind=kind,
         mode=mode,
@@ -414,7 +415,7 @@ def _source_image(
         format=image_format,
         chain_known=chain_known,
         shared_on_purpose=shared_on_purpose,
-        line=_line(source),
+        line=line_of(source),
     )
 
 

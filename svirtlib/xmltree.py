@@ -61,7 +61,8 @@ def parse_tree(data: bytes, source: str, expected: str) -> etree._Element:
 
 def line_of(element: etree._Element) -> Optional[int]:
     """Return the line of an element, counted from 1, if it is known."""
-    return element.sourceline if isinstance(element.sourceline, int) else None
+    line = element.sourceline
+    return line if isinstance(line, int) else None
 
 
 def _reason(error: etree.XMLSyntaxError) -> str:

@@ -235,10 +235,12 @@ class LibvirtGuests:
                 f"run svirt-label there",
             )
             return host, [*self._gaps, unknown]
-        from svirtlib.backends import _procfs, _selinux
+        from svirtlib.backends import _selinux
 
         host, gaps = _selinux.host_facts(host)
         if self.is_system:
+            from svirtlib.backends import _procfs
+
             host = evolve(host, dynamic_range=_procfs.daemon_range())
         return host, [*self._gaps, *gaps]
 

@@ -17,7 +17,7 @@ import pytest
 from checkrun import check, run
 from xmlmaker import IMAGES, disk, domain, guest, seclabel, uuid_of
 
-from svirtlib.checks import ALL_CHECKS
+from svirtlib.checks import ALL_CHECKS, run_checks
 from svirtlib.checks.label_collision import LabelCollision
 from svirtlib.cli.commands import COMMANDS
 from svirtlib.findings import Severity
@@ -177,6 +177,25 @@ ALL = [
 ]
 
 
+def test_the_gravest_come_first(tmp_path):
+    """Also where a rule told something less than its usual; then by rule, then by guest."""
+    write(
+        tmp_path,
+        *(guest(name, live=False, disks=[disk("/srv/x")]) for name in "ab"),
+        domain("c", seclabel("static", label="nonsense"), live=False),
+        *(guest(name, level) for name, level in zip("fedg", ["s0:c7", "s0:c8", "s0:c8", "s0:c7"])),
+    )
+    outcome = check("--xml", tmp_path, "--ignore", "seclabel-rejected")
+    assert [
+        (finding["severity"], *entry[:2]) for finding, entry in zip(outcome.findings, outcome.told)
+    ] == [
+        ("critical", "label-collision", ["d", "e"]),
+        ("critical", "label-collision", ["f", "g"]),
+        ("high", "label-invalid", ["c"]),
+        ("medium", "shared-image-undeclared", ["a", "b"]),
+    ]
+
+
 def test_only(many):
     assert check("--xml", many).rules == ALL
     outcome = check("--xml", many, "--only", "label-exposure")
@@ -264,6 +283,7 @@ def test_a_gap_concerns_each_guest_that_has_it(tmp_path):
 def test_more_guests_than_a_finding_names(tmp_path, monkeypatch):
     """The one that was asked for is found among the reached, however many they are."""
     monkeypatch.setattr("svirtlib.checks.SUBJECTS", 5)
+    monkeypatch.setitem(run_checks.__kwdefaults__, "subjects", 5)
     write(
         tmp_path,
         guest("wide", "s0:c0.c1023"),
@@ -593,6 +613,15 @@ def test_standard_output_is_closed(pair):
 def test_standard_error_is_closed(arguments):
     """What nobody can be told is not taken for findings."""
     assert spawn_without(2, *arguments).returncode == 2
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--format", "json", "--list-rules"]])
+def test_standard_output_is_full(require, arguments):
+    require(os.path.exists("/dev/full"), "no /dev/full")
+    with open("/dev/full", "wb") as full:
+        done = spawn("check", *arguments, stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 4
+    assert done.stderr.count(b"\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["check", "--xml", "nowhere"], ["check", "--bogus"]])

@@ -177,6 +177,14 @@ def test_a_guest_does_not_collide_with_itself(judge):
     assert outcome.report["guests"] == 1
 
 
+@pytest.mark.parametrize("live_first", [True, False])
+def test_of_a_guests_documents_the_live_one_counts(judge, live_first):
+    """Whichever comes first: that it runs is what the others collide with."""
+    documents = [guest("a"), guest("a", live=False)]
+    outcome = judge(*(documents if live_first else documents[::-1]), guest("b"))
+    assert outcome.told == [("label-collision", ["a", "b"], ["a", "b"])]
+
+
 def test_two_dumps_of_a_running_guest_may_differ_elsewhere(judge):
     """A disk was added between them, which moves the seclabels to other lines."""
     disks = [disk(f"{IMAGES}/a.qcow2")]
@@ -971,6 +979,10 @@ def test_labels_without_effect_are_not_looked_at(judge, case):
     assert healthy(judge(domain("a", INERT[case], live=False)))
 
 
+def test_the_label_of_a_running_guest_of_type_none_is_not_looked_at(judge):
+    assert judge(domain("a", seclabel("none", label="nonsense"))).rules == ["guest-unconfined"]
+
+
 # --- label-not-canonical ----------------------------------------------------------------------
 
 SPELLINGS = {
@@ -1107,6 +1119,17 @@ def test_a_process_that_is_not_confined():
     ]
 
 
+def test_a_process_that_libvirt_does_not_know():
+    """It is judged as any other; if its context cannot be read, it is not called unconfined."""
+    lost = {"virt_type": "qemu", "source": "/proc/7", "known_to_libvirt": False}
+    process = Process(7, context("s0:c1,c2"), "/proc/7/attr/current")
+    report = on_a_host(running("a"), Guest("b", None, True, process=process, **lost))
+    assert told(report) == [("label-collision", ("a", "b"), ("a", "b"))]
+    report = on_a_host(running("a"), Guest("b", None, True, **lost))
+    assert told(report) == []
+    assert [gap.what for gap in report.unreadable] == ["guest b"]
+
+
 def test_a_seclabel_none_is_judged_by_the_process():
     none = (Seclabel(SeclabelType.NONE, "selinux", relabel=False),)
     process = Process(1, context("s0", "virtd_t"), "/proc/1/attr/current")
@@ -1170,8 +1193,13 @@ AT_REST = image_context("s0", "virt_image_t")
 @pytest.mark.root
 def test_files_of_a_healthy_host(images):
     base = below(images.make("base", CONTENT))
-    label = device_label(image_context("s0:c1,c2", "svirt_home_t"))
+    home = image_context("s0:c1,c2", "svirt_home_t")
+    label = device_label(home)
     off_label = device_label(relabel="no")
+    # A disk's own label goes down its chain, until another seclabel says something else.
+    lowest = below(images.make("lowest", CONTENT), seclabels=[device_label(CONTENT)])
+    labelled_chain = below(images.make("labelled base", home), chain=lowest)
+    kept_chain = below(images.make("kept base", CONTENT))
     disks = [
         disk(images.make("own", OWN), chain=base),
         disk(images.make("shared", SHARED_IMAGE), shareable=True, target="vdb"),
@@ -1179,11 +1207,12 @@ def test_files_of_a_healthy_host(images):
         disk(images.make("readonly", CONTENT), readonly=True, target="vdd"),
         disk(images.make("iso", CONTENT), device="cdrom", target="sda"),
         disk(
-            images.make("labelled", image_context("s0:c1,c2", "svirt_home_t")),
+            images.make("labelled", home),
             target="vde",
             seclabels=[label],
+            chain=labelled_chain,
         ),
-        disk(images.make("kept", OWN), seclabels=[off_label], target="vdf"),
+        disk(images.make("kept", OWN), seclabels=[off_label], target="vdf", chain=kept_chain),
         disk(images.make("copied", OWN), more=mirror(images.make("copy", OWN)), target="vdg"),
     ]
     boot = (

@@ -235,7 +235,8 @@ def _host(seed: int, files_seed: Optional[int], guest_seeds) -> Hst:
     return Hst(guests, _files(guests, Choices(files_seed), levels))
 
 
-_seeds = st.integers(0, 2**128)
+#: Not drawn as integers, of which most would be small, and most choices the first.
+_seeds = st.binary(min_size=16, max_size=16).map(lambda data: int.from_bytes(data, "little"))
 
 
 def hosts():
