@@ -1121,7 +1121,7 @@ def test_a_process_that_is_not_confined():
 
 def test_a_process_that_libvirt_does_not_know():
     """It is judged as any other; if its context cannot be read, it is not called unconfined."""
-    lost = {"virt_type": "qemu", "source": "/proc/7", "known_to_libvirt": False}
+    lost: dict[str, Any] = {"virt_type": "qemu", "source": "/proc/7", "known_to_libvirt": False}
     process = Process(7, context("s0:c1,c2"), "/proc/7/attr/current")
     report = on_a_host(running("a"), Guest("b", None, True, process=process, **lost))
     assert told(report) == [("label-collision", ("a", "b"), ("a", "b"))]
