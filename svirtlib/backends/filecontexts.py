@@ -1,0 +1,225 @@
+"""The file-context rules of a host or of an unpacked image, and which of them a path gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Optional
+
+from svirtlib.backends._selabel import Selabel
+from svirtlib.context import Context
+from svirtlib.errors import (
+    BackendDataError,
+    BackendError,
+    BackendPermissionError,
+    BackendUnavailableError,
+    InvalidContextError,
+)
+from svirtlib.filerules import (
+    Equivalence,
+    Rule,
+    clean_path,
+    in_order,
+    parse_compiled,
+    parse_equivalences,
+    parse_rules,
+    substitute,
+)
+
+__all__ = ["FileContexts", "policy_folder"]
+
+#: What libselinux takes where its configuration names no policy.
+_DEFAULT_POLICY = "targeted"
+
+
+def policy_folder(root: str = "/") -> str:
+    """Return the folder of the policy that is configured below *root*.
+
+    Raises:
+        BackendUnavailableError: there is no configuration, or no such policy.
+    """
+    selinux = os.path.join(root, "etc/selinux")
+    name = _DEFAULT_POLICY
+    try:
+        for line in _read(os.path.join(selinux, "config")).splitlines():
+            key, equals, value = line.strip().partition(b"=")
+            if equals and key.upper() == b"SELINUXTYPE":
+                name = os.fsdecode(value.strip())
+    except FileNotFoundError:
+        raise BackendUnavailableError(
+            f"{selinux}/config: there is no such file, so there is no SELinux policy; install "
+            f"one (Debian: selinux-policy-default, Fedora: selinux-policy-targeted)"
+            + ("" if root == "/" else " below this root, or name another --root")
+        ) from None
+    if not name or name in (".", "..") or "/" in name:
+        raise BackendDataError(f"{selinux}/config: SELINUXTYPE={name!a} names no policy")
+    return os.path.join(selinux, name)
+
+
+class FileContexts:
+    """The file-context rules of one policy.
+
+    Attributes:
+        path: the file ``file_contexts``; what belongs to it lies beside it.
+        rules: all rules, the strongest first.
+        sources: the files that were read, in the order in which libselinux reads them.
+        local: what ``semanage fcontext -e`` made equal.
+        distributed: what the policy makes equal; asked after *local*.
+        customizable: types that ``restorecon`` leaves alone, as an administrator may have set
+            them on purpose.
+    """
+
+    def __init__(self, path: str) -> None:
+        """Read ``file_contexts`` and what lies beside it.
+
+        Raises:
+            BackendUnavailableError: there is no such file.
+            BackendPermissionError: it cannot be read.
+            BackendDataError: libselinux would not load it.
+        """
+        self.path = path
+        sources: list[str] = []
+        rules: list[Rule] = []
+        for suffix in ("", ".homedirs", ".local"):
+            rules += _load(path + suffix, sources, required=not suffix)
+        self.rules: Sequence[Rule] = tuple(in_order(rules))
+        self.sources: Sequence[str] = tuple(sources)
+        self.local: Sequence[Equivalence] = _equivalences(f"{path}.subs")
+        self.distributed: Sequence[Equivalence] = _equivalences(f"{path}.subs_dist")
+        self.customizable: frozenset[str] = _customizable(path)
+        self._selabel = Selabel(path)
+        self._contexts: dict[str, Context] = {}
+
+    @classmethod
+    def open(cls, root: str = "/") -> FileContexts:
+        """Return the rules of the policy that is configured below *root*.
+
+        Raises:
+            BackendUnavailableError: there is no policy.
+            BackendPermissionError: it cannot be read.
+            BackendDataError: libselinux would not load it.
+        """
+        return cls(os.path.join(policy_folder(root), "contexts/files/file_contexts"))
+
+    def translate(self, path: bytes) -> bytes:
+        """Return the path for which rules are asked in place of *path*: equivalences applied."""
+        path = clean_path(path)
+        first = substitute(path, self.local)
+        if first is not None:
+            path = first
+        second = substitute(path, self.distributed)
+        return path if second is None else second
+
+    def lookup(self, path: bytes, mode: int) -> Optional[Context]:
+        """Return the context that the rules give a path, or None where they give none.
+
+        Args:
+            path: absolute; it need not exist.
+            mode: ``st_mode``, of which the kind counts; 0 for any kind.
+
+        Raises:
+            BackendDataError: the rule holds no context, or no regular expression.
+        """
+        text = self.lookup_text(path, mode)
+        return None if text is None else self.context(text)
+
+    def lookup_text(self, path: bytes, mode: int) -> Optional[str]:
+        """Return the context of :meth:`lookup` as the rule has it written.
+
+        Raises:
+            BackendDataError: the rule holds no regular expression.
+        """
+        return self._selabel.lookup(path, mode)
+
+    def context(self, text: str) -> Context:
+        """Return the context that a rule has as *text*.
+
+        Raises:
+            BackendDataError: it is none.
+        """
+        found = self._contexts.get(text)
+        if found is None:
+            try:
+                found = Context.parse(text)
+            except InvalidContextError as error:
+                raise BackendDataError(
+                    f"{self.path}: a rule, here or in a file beside it, has an {error}"
+                ) from None
+            self._contexts[text] = found
+        return found
+
+
+def _load(path: str, sources: list[str], *, required: bool) -> list[Rule]:
+    """Return the rules of a text file or of its compiled form, whichever libselinux takes.
+
+    The compiled one counts unless the text is newer by a second: an edit within the second in
+    which it was compiled has no effect.
+    """
+    compiled = f"{path}.bin"
+    times = {name: time for name in (path, compiled) for time in [_modified(name)] if time}
+    if not times:
+        if required:
+            raise BackendUnavailableError(
+                f"{path}: there is no such file; install the policy anew, or name another --root"
+            )
+        return []
+    names = sorted(times, key=lambda name: (times[name], name == compiled), reverse=True)
+    for name in names:
+        data = _read(name)
+        try:
+            rules = (parse_compiled if _is_compiled(data) else parse_rules)(data, name)
+        except BackendDataError:
+            # libselinux then takes the other one, if there is one.
+            if name == names[-1]:
+                raise
+            continue
+        sources.append(name)
+        return rules
+    return []
+
+
+def _is_compiled(data: bytes) -> bool:
+    return data[:4] in (b"\x8a\xff\x7c\xf9", b"\xf9\x7c\xff\x8a")
+
+
+def _modified(path: str) -> int:
+    """Return when a file was changed last, in whole seconds as libselinux sees it; 0 without."""
+    try:
+        return max(1, int(os.stat(path).st_mtime))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise BackendPermissionError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _equivalences(path: str) -> tuple[Equivalence, ...]:
+    try:
+        return tuple(parse_equivalences(_read(path)))
+    except FileNotFoundError:
+        return ()
+
+
+def _customizable(path: str) -> frozenset[str]:
+    folder = os.path.dirname(os.path.dirname(path))
+    try:
+        lines = _read(os.path.join(folder, "customizable_types")).splitlines()
+    except FileNotFoundError:
+        return frozenset()
+    return frozenset(os.fsdecode(line.strip()) for line in lines if line.strip())
+
+
+def _read(path: str) -> bytes:
+    """Return a file's bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+        BackendError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        kind = BackendPermissionError if isinstance(error, PermissionError) else BackendError
+        raise kind(f"{path}: cannot be read: {error.strerror}") from None
