@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import traceback
+import sys
 from collections.abc import Sequence
 from typing import Optional, Union
 
@@ -41,28 +41,34 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted", ExitCode.INTERRUPTED)
     except SvirtError as error:
-        more = traceback.format_exc() if debug else _caret(error)
+        more = _traceback() if debug else _caret(error)
         return _fail(str(error), _status(error), more)
     except Exception as error:  # noqa: BLE001 - the last line of defence: a bug is told as such
         return _fail(
             f"internal error, {type(error).__name__}: {error} (--debug shows where)",
             ExitCode.INTERNAL,
-            traceback.format_exc() if debug else "",
+            _traceback() if debug else "",
         )
 
 
 def _parse(argv: Optional[Sequence[str]]) -> Union[argparse.Namespace, int]:
     """Return the options, or the status where there is nothing to do: help, a usage error."""
-    out, err = io.StringIO(), io.StringIO()
-    try:
-        # argparse writes by itself, and knows of no stream that takes nothing.
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            options = make_parser().parse_args(argv)
-    except SystemExit as stop:
+    words = sys.argv[1:] if argv is None else argv
+    # A parser of all verbs is only needed to tell of them: in a help, or what would be right.
+    for known in (words, None):
+        out, err = io.StringIO(), io.StringIO()
+        try:
+            # argparse writes by itself, and knows of no stream that takes nothing.
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                options = make_parser(known).parse_args(words)
+            break
+        except SystemExit as stop:
+            status = stop.code if isinstance(stop.code, int) else ExitCode.USAGE
+    else:
         if out.getvalue():
             streams.write_result(out.getvalue())
         streams.tell(err.getvalue())
-        return stop.code if isinstance(stop.code, int) else ExitCode.USAGE
+        return status
     if options.format is not None and options.format not in FORMATS[options.verb]:
         return _fail(
             f"{options.verb} cannot write {options.format}; it writes "
@@ -90,6 +96,12 @@ def _caret(error: SvirtError) -> str:
         return ""
     start, end = error.span
     return f"    {error.text}\n    {' ' * start}{'^' * max(1, end - start)}\n"
+
+
+def _traceback() -> str:
+    import traceback
+
+    return traceback.format_exc()
 
 
 def _fail(message: str, code: ExitCode, more: str = "") -> int:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import functools
+from collections.abc import Collection
+from typing import Any, Callable, Optional
 
 import svirtlib
-from svirtlib.cli import allocation, generate, validate
 from svirtlib.findings import Severity
 
 __all__ = ["FORMATS", "make_parser"]
@@ -37,6 +38,10 @@ exit status:
 """
 
 
+#: Takes a verb's summary and, where that is not enough, its description.
+_Add = Callable[..., argparse.ArgumentParser]
+
+
 class _Formatter(argparse.HelpFormatter):
     """Fills sentences to the width of the terminal, and leaves tables as they are."""
 
@@ -44,26 +49,30 @@ class _Formatter(argparse.HelpFormatter):
         return text if "\n" in text else super()._fill_text(text, width, indent)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of ``svirt-label``; general options stand before or after the verb."""
+def make_parser(words: Optional[Collection[str]] = None) -> argparse.ArgumentParser:
+    """Return the parser of ``svirt-label``; general options stand before or after the verb.
+
+    Args:
+        words: the arguments that will be parsed. The parser then knows only the verbs among
+            them, which is enough to parse what is right, and takes a fraction of the time. For
+            help, and for what is wrong, leave this out.
+    """
+    # argparse measures the terminal anew for each option, whether it writes any help or not.
+    formatter: Any = _Formatter if words is None else functools.partial(_Formatter, width=80)
     parser = argparse.ArgumentParser(
         prog="svirt-label",
         description="Tell whether SELinux keeps the virtual machines of a host apart.",
         epilog=_EXIT_CODES,
-        formatter_class=_Formatter,
+        formatter_class=formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {svirtlib.__version__}")
     _general_options(parser, default=True)
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
-    _check(verbs)
-    _list(verbs)
-    _show(verbs)
-    _export(verbs)
-    _explain(verbs)
-    _generate(verbs)
-    _validate(verbs)
-    _allocation(verbs)
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, prog=parser.prog)
+    add = functools.partial(verbs.add_parser, formatter_class=formatter)
+    for verb, add_verb in _VERBS.items():
+        if words is None or verb in words:
+            add_verb(functools.partial(_verb, add, verb))
     return parser
 
 
@@ -123,13 +132,14 @@ def _general_options(parser: argparse.ArgumentParser, *, default: bool) -> None:
     )
 
 
-def _verb(verbs: Any, name: str, summary: str, description: str = "") -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = verbs.add_parser(
+def _verb(
+    add: Callable[..., argparse.ArgumentParser], name: str, summary: str, description: str = ""
+) -> argparse.ArgumentParser:
+    parser = add(
         name,
         help=summary,
         description=description or f"{summary[0].upper()}{summary[1:]}.",
         epilog=_EXIT_CODES,
-        formatter_class=_Formatter,
         allow_abbrev=False,
     )
     _general_options(parser, default=False)
@@ -193,10 +203,8 @@ def _severity(text: str) -> Severity:
         raise argparse.ArgumentTypeError(f"{text!r} is none of {names}") from None
 
 
-def _check(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "check",
+def _check(add: _Add) -> None:
+    parser = add(
         "report which guests are not kept apart, why, and what to do",
         "Take the inventory of a host, or of documents from it, and apply every rule.",
     )
@@ -236,8 +244,10 @@ def _check(verbs: Any) -> None:
     group.add_argument("--list-rules", action="store_true", help="list the rules and exit")
 
 
-def _list(verbs: Any) -> None:
-    parser = _verb(verbs, "list", "list the labels in use, or those that are reserved")
+def _list(add: _Add) -> None:
+    from svirtlib.cli import allocation
+
+    parser = add("list the labels in use, or those that are reserved")
     parser.add_argument(
         "--reserved", action="store_true", help="list what the registry holds, not what is in use"
     )
@@ -245,26 +255,22 @@ def _list(verbs: Any) -> None:
     allocation.add_registry_options(parser)
 
 
-def _show(verbs: Any) -> None:
-    parser = _verb(verbs, "show", "show the labels of one guest, with its images")
+def _show(add: _Add) -> None:
+    parser = add("show the labels of one guest, with its images")
     parser.add_argument("guest", metavar="GUEST", help="name or UUID")
     _sources(parser)
 
 
-def _export(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "export",
+def _export(add: _Add) -> None:
+    parser = add(
         "write the inventory as one JSON document",
         "Write the inventory as one JSON document, for 'check --snapshot' on another machine.",
     )
     _sources(parser)
 
 
-def _explain(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "explain",
+def _explain(add: _Add) -> None:
+    parser = add(
         "explain a label, or how two labels stand to each other",
         "Explain a level, a range or a context; of two, tell which dominates the other.",
     )
@@ -272,10 +278,10 @@ def _explain(verbs: Any) -> None:
     parser.add_argument("other", metavar="LABEL", nargs="?", help="a second label to compare")
 
 
-def _generate(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "generate",
+def _generate(add: _Add) -> None:
+    from svirtlib.cli import generate
+
+    parser = add(
         "print a <seclabel>, or a domain XML with it",
         "Print the <seclabel> of a guest, or its domain XML with the <seclabel> put in. Refuses "
         "what libvirt would refuse, and what would not keep the guest apart.",
@@ -284,10 +290,10 @@ def _generate(verbs: Any) -> None:
     _sources(parser)
 
 
-def _validate(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "validate",
+def _validate(add: _Add) -> None:
+    from svirtlib.cli import validate
+
+    parser = add(
         "tell what libvirt refuses and ignores in the <seclabel>s of files",
         "Judge the <seclabel>s of files as libvirt would when it reads, defines and starts the "
         "guest; tell what it would ignore, and which labels are none.",
@@ -307,32 +313,48 @@ def _validate(verbs: Any) -> None:
     )
 
 
-def _allocation(verbs: Any) -> None:
-    parser = _verb(
-        verbs,
-        "allocate",
+def _allocate(add: _Add) -> None:
+    from svirtlib.cli import allocation
+
+    parser = add(
         "hand out levels that no other guest can reach, and reserve them",
         "Hand out levels that are comparable with none in use or reserved, drawn at random, and "
         "reserve them. What this host uses is looked at first.",
     )
     allocation.add_allocate_options(parser)
     _sources(parser)
-    parser = _verb(verbs, "reserve", "reserve a level that was chosen elsewhere")
+
+
+def _reserve(add: _Add) -> None:
+    from svirtlib.cli import allocation
+
+    parser = add("reserve a level that was chosen elsewhere")
     allocation.add_reserve_options(parser)
-    parser = _verb(verbs, "release", "end the reservation of a level, or of an owner")
+
+
+def _release(add: _Add) -> None:
+    from svirtlib.cli import allocation
+
+    parser = add("end the reservation of a level, or of an owner")
     allocation.add_release_options(parser)
-    parser = _verb(
-        verbs,
-        "gc",
+
+
+def _gc(add: _Add) -> None:
+    from svirtlib.cli import allocation
+
+    parser = add(
         "drop reservations of guests that no longer exist, and leases that ended",
         "Drop the reservations that this host made for guests that libvirt does not have any "
         "more, and all whose lease ended. What was last seen in use stays.",
     )
     allocation.add_gc_options(parser)
     _sources(parser)
-    parser = _verb(
-        verbs,
-        "sync",
+
+
+def _sync(add: _Add) -> None:
+    from svirtlib.cli import allocation
+
+    parser = add(
         "note in the registry which levels this host uses",
         "Note in the registry which levels guests, containers and images of this host have, so "
         "that none comparable is handed out. Status 1: a level is in use that is reserved for "
@@ -340,3 +362,20 @@ def _allocation(verbs: Any) -> None:
     )
     allocation.add_sync_options(parser)
     _sources(parser)
+
+
+#: What adds each verb, in the order of the help. It loads the verb's own module, if it has one.
+_VERBS: dict[str, Callable[[_Add], None]] = {
+    "check": _check,
+    "list": _list,
+    "show": _show,
+    "export": _export,
+    "explain": _explain,
+    "generate": _generate,
+    "validate": _validate,
+    "allocate": _allocate,
+    "reserve": _reserve,
+    "release": _release,
+    "gc": _gc,
+    "sync": _sync,
+}
