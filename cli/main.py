@@ -7,7 +7,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import NamedTuple, Optional, Union
 
 from svirtlib.cli import commands, streams
 from svirtlib.cli.exitcodes import ExitCode
@@ -54,21 +54,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def _parse(argv: Optional[Sequence[str]]) -> Union[argparse.Namespace, int]:
     """Return the options, or the status where there is nothing to do: help, a usage error."""
     words = sys.argv[1:] if argv is None else argv
-    # A parser of all verbs is only needed to tell of them: in a help, or what would be right.
-    for known in (words, None):
-        out, err = io.StringIO(), io.StringIO()
-        try:
-            # argparse writes by itself, and knows of no stream that takes nothing.
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                options = make_parser(known).parse_args(words)
-            break
-        except SystemExit as stop:
-            status = stop.code if isinstance(stop.code, int) else ExitCode.USAGE
-    else:
-        if out.getvalue():
-            streams.write_result(out.getvalue())
-        streams.tell(err.getvalue())
-        return status
+    options = _attempt(make_parser(words), words)
+    if isinstance(options, _Stop):
+        # Only a parser of all verbs can tell of them: in a help, or what would be right.
+        options = _attempt(make_parser(), words)
+    if isinstance(options, _Stop):
+        if options.out:
+            streams.write_result(options.out)
+        streams.tell(options.err)
+        return options.status
     if options.format is not None and options.format not in FORMATS[options.verb]:
         return _fail(
             f"{options.verb} cannot write {options.format}; it writes "
@@ -76,6 +70,27 @@ def _parse(argv: Optional[Sequence[str]]) -> Union[argparse.Namespace, int]:
             ExitCode.USAGE,
         )
     return options
+
+
+class _Stop(NamedTuple):
+    """How argparse ended the program, or wanted to."""
+
+    status: int
+    out: str
+    err: str
+
+
+def _attempt(
+    parser: argparse.ArgumentParser, words: Sequence[str]
+) -> Union[argparse.Namespace, _Stop]:
+    # argparse writes by itself, and knows of no stream that takes nothing.
+    out, err = io.StringIO(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            return parser.parse_args(words)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else ExitCode.USAGE
+        return _Stop(status, out.getvalue(), err.getvalue())
 
 
 def _status(error: SvirtError) -> ExitCode:
