@@ -164,6 +164,13 @@ def explain(options: argparse.Namespace) -> int:
     return _write_rows(options, ("label", options.label), lines, "label")
 
 
+def access(options: argparse.Namespace) -> int:
+    """Ask the policy what one context may do to another."""
+    from svirtlib.cli.access import run
+
+    return run(options, _write, _write_rows)
+
+
 def generate(options: argparse.Namespace) -> int:
     """Print a seclabel, or a document with it."""
     from svirtlib.cli.generate import run
@@ -227,6 +234,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "show": show,
     "export": export,
     "explain": explain,
+    "access": access,
     "generate": generate,
     "validate": validate,
     "allocate": allocate,

@@ -18,6 +18,7 @@ FORMATS = {
     "list": ("table", "json"),
     "show": ("table", "json"),
     "explain": ("table", "json"),
+    "access": ("table", "json"),
     "export": ("json",),
     "generate": ("xml", "json"),
     "validate": ("table", "json", "sarif"),
@@ -100,6 +101,12 @@ def _general_options(parser: argparse.ArgumentParser, *, default: bool) -> None:
         choices=sorted({name for names in FORMATS.values() for name in names}),
         default=unless_given(None),
         help="table (default) or json",
+    )
+    group.add_argument(
+        "--policy",
+        metavar="FILE",
+        default=unless_given(None),
+        help="the binary policy to ask (default: the loaded one, else the installed one)",
     )
     group.add_argument(
         "-o",
@@ -278,6 +285,17 @@ def _explain(add: _Add) -> None:
     parser.add_argument("other", metavar="LABEL", nargs="?", help="a second label to compare")
 
 
+def _access(add: _Add) -> None:
+    from svirtlib.cli import access
+
+    parser = add(
+        "ask the policy what one context may do to another, and why",
+        "Ask the policy what a process may do to a target, and why. Status 1: denied; 3: not "
+        "decided, as there is no policy.",
+    )
+    access.add_options(parser)
+
+
 def _generate(add: _Add) -> None:
     from svirtlib.cli import generate
 
@@ -371,6 +389,7 @@ _VERBS: dict[str, Callable[[_Add], None]] = {
     "show": _show,
     "export": _export,
     "explain": _explain,
+    "access": _access,
     "generate": _generate,
     "validate": _validate,
     "allocate": _allocate,

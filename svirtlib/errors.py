@@ -12,6 +12,7 @@
     ├─ DomainXMLError (ValueError)      a document is not the domain XML that it should be
     ├─ SnapshotError (ValueError)       a document is not a snapshot written by ``export``
     ├─ SelectionError (ValueError)      a rule or a guest was named that does not exist
+    ├─ PolicyError (ValueError)         a file is no policy, or the policy knows no such name
     ├─ AllocationError (ValueError)     labels were asked for that cannot be handed out
     │  └─ CategoriesExhaustedError      all are taken; says by how many
     ├─ GenerationError (ValueError)     a seclabel was asked for that libvirt would refuse,
@@ -45,6 +46,7 @@ __all__ = [
     "InvalidRangeError",
     "LabelError",
     "LabelSpaceError",
+    "PolicyError",
     "SelectionError",
     "SnapshotError",
     "SvirtError",
@@ -139,6 +141,10 @@ class SnapshotError(SvirtError, ValueError):
 
 class SelectionError(SvirtError, ValueError):
     """A rule or a guest was named that does not exist."""
+
+
+class PolicyError(SvirtError, ValueError):
+    """A file is no policy that can be asked, or the policy does not know what it is asked about."""
 
 
 class AllocationError(SvirtError, ValueError):

@@ -1,0 +1,180 @@
+"""Answers of a policy: what one context may do to another, and why; values only.
+
+Nothing here decides. The decision is libsepol's, the engine that the kernel's was made from;
+``svirtlib.backends.policy`` asks it.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Optional
+
+from attr import frozen
+
+from svirtlib.mls import Relation
+
+__all__ = [
+    "AccessAnswer",
+    "Cause",
+    "DomainAccess",
+    "DomainFacts",
+    "PermissionAnswer",
+    "PolicyFacts",
+    "RefusedContext",
+    "TypeAccess",
+]
+
+
+class Cause(enum.Enum):
+    """Why a permission is granted or denied; the value is what JSON says."""
+
+    #: A rule allows it, and every constraint is met.
+    TYPE_RULE = "type-rule"
+    #: A rule allows it, and the source's type is exempt from the constraint that is not met.
+    UNCONSTRAINED_TYPE = "type-not-constrained"
+    #: A rule allows it, and no constraint looks at levels for this permission.
+    UNCONSTRAINED_PERMISSION = "permission-not-constrained"
+    #: It would be denied, but the source's type is permissive: the kernel logs, and lets it be.
+    PERMISSIVE = "permissive-type"
+    #: No rule of the policy allows it, whatever its booleans are.
+    NO_TYPE_RULE = "no-type-rule"
+    #: The rule that allows it is off; one of the named booleans puts it in force.
+    BOOLEAN = "boolean"
+    #: A constraint denies it: categories, levels, roles or users.
+    CONSTRAINT = "constraint"
+    #: No rule lets the one role change to the other.
+    ROLE = "role"
+    #: The source's type is bounded by one that may not do it.
+    BOUNDS = "bounds"
+
+
+@frozen
+class PermissionAnswer:
+    """The answer for one permission.
+
+    Attributes:
+        permission: its name.
+        allowed: whether the kernel lets it happen.
+        cause: why.
+        booleans: with :attr:`Cause.BOOLEAN`, each boolean that alone would allow it, with the
+            state that it would need.
+        constraint: with a constraint as the cause, its text as libsepol prints it: the parts
+            that are not met end in ``-Fail-``.
+        booleans_known: it could be asked whether a boolean would allow it.
+    """
+
+    permission: str
+    allowed: bool
+    cause: Cause
+    booleans: tuple[tuple[str, bool], ...] = ()
+    constraint: str = ""
+    booleans_known: bool = True
+
+
+@frozen
+class AccessAnswer:
+    """What a policy says of one source, target and class.
+
+    Attributes:
+        source: context of the process.
+        target: context of what it acts on.
+        target_class: class of the target, such as ``file``.
+        answers: one for each permission that was asked for.
+        policy: path of the policy that was asked; None if there is none.
+        undecided: why nothing was decided, or an empty text.
+    """
+
+    source: str
+    target: str
+    target_class: str
+    answers: tuple[PermissionAnswer, ...] = ()
+    policy: Optional[str] = None
+    undecided: str = ""
+
+    @property
+    def allowed(self) -> Optional[bool]:
+        """Whether all that was asked for is allowed; None where nothing was decided."""
+        if self.undecided:
+            return None
+        return all(answer.allowed for answer in self.answers)
+
+
+@frozen
+class DomainAccess:
+    """A domain of the policy that has access to a target.
+
+    Attributes:
+        domain: its type.
+        permissions: those of the asked ones that it has.
+        any_level: the policy lets it whatever its categories are; if not, only with a level
+            that the policy's constraints accept.
+        permissive: the type is permissive.
+    """
+
+    domain: str
+    permissions: tuple[str, ...]
+    any_level: bool
+    permissive: bool = False
+
+
+@frozen
+class TypeAccess:
+    """What one kind of process may do to one kind of image, by how their levels stand.
+
+    Attributes:
+        source: ``user:role:type`` of the process.
+        target: ``user:role:type`` of the image.
+        target_class: ``file``, ``blk_file``, ...
+        relation: how the source's level stands to the target's.
+        read: whether it may open and read.
+        write: whether it may open and write.
+    """
+
+    source: str
+    target: str
+    target_class: str
+    relation: Relation
+    read: bool
+    write: bool
+
+
+@frozen
+class DomainFacts:
+    """What the policy says of the type of a guest's process.
+
+    Attributes:
+        domain: ``user:role:type``.
+        bound: whether categories bind it; None where nothing on the host shows it.
+        permissive: whether the type is permissive; None where that could not be told.
+    """
+
+    domain: str
+    bound: Optional[bool]
+    permissive: Optional[bool]
+
+
+@frozen
+class RefusedContext:
+    """A context of the inventory that the policy does not know, and why."""
+
+    context: str
+    reason: str
+
+
+@frozen
+class PolicyFacts:
+    """What a policy says of the contexts in an inventory; asked once, kept with it.
+
+    Attributes:
+        source: path of the policy.
+        low_levels: the policy compares the low levels of ranges (MLS), not the high ones (MCS).
+        domains: one for each ``user:role:type`` of guests' processes, sorted.
+        accesses: of each domain to each kind of image, for every relation of levels.
+        refused: contexts that the policy refuses, sorted.
+    """
+
+    source: str
+    low_levels: bool = False
+    domains: tuple[DomainFacts, ...] = ()
+    accesses: tuple[TypeAccess, ...] = ()
+    refused: tuple[RefusedContext, ...] = ()
