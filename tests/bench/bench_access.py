@@ -84,7 +84,7 @@ def check(folder: Path, *options: str) -> float:
     subprocess.run(
         [program, "check", "--exit-zero", "--xml", folder, "--format", "json", *options],
         stdout=subprocess.DEVNULL,
-        check=False,
+        check=True,
     )
     after = os.times()
     return (
