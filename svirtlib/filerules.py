@@ -7,6 +7,7 @@ files are.
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 from collections.abc import Iterable, Sequence
@@ -47,8 +48,8 @@ KINDS = {
 _FLAGS = {b"--": stat.S_IFREG, **{b"-" + k.encode(): v for k, v in KINDS.items() if k not in "af"}}
 
 #: What makes a pattern more than a path, unless a backslash stands before it.
-_META = b".^$?*+|[({"
-_BACKSLASH = ord("\\")
+_NO_META = re.compile(rb"(?:[^\\.^$?*+|\[({]|\\.)*\\?", re.DOTALL)
+_LITERAL = re.compile(rb"(?:[^\\]|\\[^0-9A-Za-z])*", re.DOTALL)
 
 #: libselinux reads lines of ``file_contexts.subs`` into a buffer of this size.
 _SUBS_LINE = 1023 - 1
@@ -104,12 +105,7 @@ def has_metacharacters(pattern: bytes) -> bool:
     So says libselinux (``spec_hasMetaChars``): a backslash takes the meaning from the next
     character, whatever it is.
     """
-    place = 0
-    while place < len(pattern):
-        if pattern[place] in _META:
-            return True
-        place += 2 if pattern[place] == _BACKSLASH else 1
-    return False
+    return _NO_META.fullmatch(pattern) is None
 
 
 def literal_path(pattern: bytes) -> Optional[bytes]:
@@ -120,15 +116,9 @@ def literal_path(pattern: bytes) -> Optional[bytes]:
     """
     if has_metacharacters(pattern):
         return None
-    path = bytearray()
-    escaped = False
-    for byte in pattern:
-        if escaped and chr(byte).isalnum():
-            return None
-        escaped = not escaped and byte == _BACKSLASH
-        if not escaped:
-            path.append(byte)
-    return None if escaped else bytes(path)
+    if _LITERAL.fullmatch(pattern) is None:
+        return None
+    return re.sub(rb"\\(.)", rb"\1", pattern, flags=re.DOTALL) if b"\\" in pattern else pattern
 
 
 def clean_path(path: bytes) -> bytes:
