@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
-from typing import Optional
+from typing import Optional, Union
 
 from svirtlib.backends._selabel import Selabel
 from svirtlib.context import Context
@@ -15,6 +16,7 @@ from svirtlib.errors import (
     BackendUnavailableError,
     InvalidContextError,
 )
+from svirtlib.filematch import UNDECIDED, FolderRules, Matcher, Undecided
 from svirtlib.filerules import (
     Equivalence,
     Rule,
@@ -67,6 +69,7 @@ class FileContexts:
         distributed: what the policy makes equal; asked after *local*.
         customizable: types that ``restorecon`` leaves alone, as an administrator may have set
             them on purpose.
+        notes: what there is to say of how answers were found.
     """
 
     def __init__(self, path: str) -> None:
@@ -87,8 +90,13 @@ class FileContexts:
         self.local: Sequence[Equivalence] = _equivalences(f"{path}.subs")
         self.distributed: Sequence[Equivalence] = _equivalences(f"{path}.subs_dist")
         self.customizable: frozenset[str] = _customizable(path)
-        self._selabel = Selabel(path)
+        self.notes: list[str] = []
+        self._selabel = _selabel(path)
         self._contexts: dict[str, Context] = {}
+        self._matcher = Matcher(self.rules, self.local, self.distributed)
+        self._last: tuple[bytes, FolderRules] = b"", self._matcher.folder(b"/")
+        self._trusted = True
+        self._compared: set[Optional[Rule]] = set()
 
     @classmethod
     def open(cls, root: str = "/") -> FileContexts:
@@ -127,9 +135,90 @@ class FileContexts:
         """Return the context of :meth:`lookup` as the rule has it written.
 
         Raises:
-            BackendDataError: the rule holds no regular expression.
+            BackendUnavailableError: only libselinux can tell, and it is not installed.
+            BackendDataError: a rule that had to be asked holds no regular expression.
         """
+        path = clean_path(path)
+        above, slash, name = path.rpartition(b"/")
+        if not slash or not name or not stat.S_IFMT(mode):
+            return self._ask(path, mode)
+        if above != self._last[0]:
+            self._last = above, self.folder(above)
+        return self.in_folder(self._last[1], above, name, mode)
+
+    def folder(self, path: bytes) -> FolderRules:
+        """Return what the rules say of what lies right in a folder, for :meth:`in_folder`.
+
+        Args:
+            path: the folder, absolute and clean; empty or ``/`` for the root.
+        """
+        return self._matcher.folder(path or b"/")
+
+    def constant(self, rules: FolderRules, folder: bytes, kind: int) -> Union[Rule, bool, None]:
+        """Return the rule for all files of a kind in a folder, None if none is for them.
+
+        True if it depends on the names; then :meth:`in_folder` has to be asked.
+        """
+        rule = rules.constant(kind) if self._trusted else UNDECIDED
+        if isinstance(rule, Undecided):
+            return True
+        self._compare(rule, folder + b"/x", kind)
+        return rule if self._trusted else True
+
+    def in_folder(self, rules: FolderRules, folder: bytes, name: bytes, mode: int) -> Optional[str]:
+        """Return the context that a file gets, as the rule has it written, or None.
+
+        Args:
+            rules: what :meth:`folder` said of its folder.
+            folder: the folder, empty for the root.
+            name: the file's name in it.
+            mode: its ``st_mode``.
+
+        Raises:
+            BackendUnavailableError: only libselinux can tell, and it is not installed.
+            BackendDataError: a rule that had to be asked holds no regular expression.
+        """
+        rule = rules.answer(name, stat.S_IFMT(mode)) if self._trusted else UNDECIDED
+        if isinstance(rule, Undecided):
+            return self._ask(b"%s/%s" % (folder, name), mode)
+        self._compare(rule, b"%s/%s" % (folder, name), mode)
+        if not self._trusted:
+            return self._ask(b"%s/%s" % (folder, name), mode)
+        return None if rule is None else rule.context
+
+    def rule(self, path: bytes, mode: int) -> Optional[Rule]:
+        """Return the rule that decides on a path, or None where none does or it is not known.
+
+        What it gives may still be None: ``<<none>>``.
+        """
+        path = clean_path(path)
+        folder, _, name = path.rpartition(b"/")
+        rule = self.folder(folder).answer(name, stat.S_IFMT(mode)) if name else UNDECIDED
+        return None if isinstance(rule, Undecided) else rule
+
+    def _ask(self, path: bytes, mode: int) -> Optional[str]:
+        if self._selabel is None:
+            raise BackendUnavailableError(
+                f"{os.fsdecode(path)!a}: only libselinux can tell which rule is for it; install "
+                f"libselinux1 (Debian) or libselinux (Fedora)"
+            )
         return self._selabel.lookup(path, mode)
+
+    def _compare(self, rule: Optional[Rule], path: bytes, mode: int) -> None:
+        """Compare an answer with libselinux's, the first time that a rule gives it.
+
+        Versions of libselinux differ in details, and what counts is the one that is installed.
+        """
+        if rule in self._compared or self._selabel is None:
+            return
+        self._compared.add(rule)
+        given = None if rule is None else rule.context
+        if self._selabel.lookup(path, stat.S_IFMT(mode)) != given:
+            self._trusted = False
+            self.notes.append(
+                f"the libselinux that is installed reads the rules otherwise than we do, first "
+                f"for {os.fsdecode(path)!a}: it is asked about every file, which takes longer"
+            )
 
     def context(self, text: str) -> Context:
         """Return the context that a rule has as *text*.
@@ -147,6 +236,14 @@ class FileContexts:
                 ) from None
             self._contexts[text] = found
         return found
+
+
+def _selabel(path: str) -> Optional[Selabel]:
+    """Open libselinux's own reading of the rules, or None where it is not installed."""
+    try:
+        return Selabel(path)
+    except BackendUnavailableError:
+        return None
 
 
 def _load(path: str, sources: list[str], *, required: bool) -> list[Rule]:
