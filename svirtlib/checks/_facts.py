@@ -215,6 +215,14 @@ class Facts:
         """Answers which of :attr:`confined` dominate a level."""
         return DominanceIndex([confined.level for confined in self.confined])
 
+    @cached_property
+    def confined_by_name(self) -> dict[str, list[Confined]]:
+        """:attr:`confined` by name, which in documents of several hosts may repeat."""
+        named: dict[str, list[Confined]] = {}
+        for confined in self.confined:
+            named.setdefault(confined.guest.name, []).append(confined)
+        return named
+
     def names(self, positions: Iterable[int]) -> tuple[str, ...]:
         """Return the sorted names of the confined guests at *positions*."""
         confined = self.confined

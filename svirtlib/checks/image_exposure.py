@@ -37,6 +37,8 @@ class _Bearer:
 class _Exposed:
     access: Access
     remedy: str
+    #: The guests that own every one of the images.
+    all_own: frozenset[str]
     reaching: set[str] = field(factory=set)
     owners: set[str] = field(factory=set)
     paths: set[str] = field(factory=set)
@@ -63,15 +65,25 @@ class ImageExposure(Check):
             yield from self._without_categories(facts, group)
         exposed: dict[Context, _Exposed] = {}
         for bearer in self._bearers(facts):
-            reaching = self._reaching(facts, bearer)
-            if reaching is None:
+            level = bearer.context.level
+            if level is None:
                 continue
-            entry = exposed.setdefault(bearer.context, _Exposed(bearer.access, bearer.remedy))
+            everybody = _open_to_all(level)
+            reaching = set() if everybody else self._reaching(facts, bearer, level)
+            if not (self._open(facts, bearer) if everybody else reaching):
+                continue
+            entry = exposed.setdefault(
+                bearer.context, _Exposed(bearer.access, bearer.remedy, bearer.owners)
+            )
             entry.reaching |= reaching
+            entry.all_own &= bearer.owners
             entry.owners |= bearer.owners
             entry.paths.add(bearer.path)
             entry.evidence.append(Evidence(bearer.source, f"{bearer.path}: {bearer.context}"))
         for context, entry in exposed.items():
+            if context.level is not None and _open_to_all(context.level):
+                # All but each image's owners, and so, of several images, but who owns them all.
+                entry.reaching = facts.confined_by_name.keys() - entry.all_own
             yield self._exposed(context, entry)
 
     def _without_categories(self, facts: Facts, group: Group) -> Iterator[Finding]:
@@ -155,31 +167,39 @@ class ImageExposure(Check):
                 contexts.setdefault(context, (source, use))
         return contexts
 
-    def _reaching(self, facts: Facts, bearer: _Bearer) -> Optional[set[str]]:
-        """Return the running guests that reach the image, or None if there is nothing to tell.
-
-        An image without categories is a cause of its own, and open to whichever guest starts
-        next; unless its guest has no categories either, which is told of that guest. With
-        another level, only those count whose own level does not tell that they reach it.
-        """
-        level = bearer.context.level
-        if level is None:
-            return None
-        owners = [
-            confined.level for confined in facts.confined if confined.guest.name in bearer.owners
+    def _owners(self, facts: Facts, bearer: _Bearer) -> list[Level]:
+        """Return the levels of those of an image's owners that run."""
+        return [
+            confined.level
+            for name in bearer.owners
+            for confined in facts.confined_by_name.get(name, ())
         ]
-        everybody = _open_to_all(level)
-        if everybody and owners and all(_open_to_all(owner) for owner in owners):
-            return None
+
+    def _open(self, facts: Facts, bearer: _Bearer) -> bool:
+        """Tell whether an image without categories is to be told of.
+
+        It is a cause of its own, and open to whichever guest starts next; unless its guest has
+        no categories either, which is told of that guest.
+        """
+        owners = self._owners(facts, bearer)
+        if owners:
+            return not all(_open_to_all(owner) for owner in owners)
+        return not facts.confined_by_name.keys() <= bearer.owners
+
+    def _reaching(self, facts: Facts, bearer: _Bearer, level: Level) -> set[str]:
+        """Return the running guests that reach an image with categories.
+
+        Only those count whose own level does not tell that they reach it.
+        """
+        owners = self._owners(facts, bearer)
         reaching: set[str] = set()
         for position in facts.index.dominating(level):
             confined = facts.confined[position]
             if confined.guest.name in bearer.owners:
                 continue
-            told = owners and all(confined.level.dominates(owner) for owner in owners)
-            if not told or everybody:
+            if not owners or not all(confined.level.dominates(owner) for owner in owners):
                 reaching.add(confined.guest.name)
-        return reaching if reaching or (owners and everybody) else None
+        return reaching
 
     def _exposed(self, context: Context, entry: _Exposed) -> Finding:
         everybody = context.level is not None and _open_to_all(context.level)
