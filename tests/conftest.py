@@ -16,7 +16,7 @@ HYPOTHESIS_PROFILE = os.environ.get("SVIRT_HYPOTHESIS", "fast")
 # repeats it anywhere. No deadline and no complaint about slowness: the tests share
 # their machine.
 FAST = hypothesis.settings(
-    max_examples=100,
+    max_examples=40,
     deadline=None,
     derandomize="CI" in os.environ,
     print_blob=True,
