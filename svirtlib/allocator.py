@@ -62,7 +62,8 @@ class LevelAllocator:
     Raises:
         AllocationError: the interval holds fewer than *size* categories, or *size* is less
             than one.
-        LabelSpaceError: the space lacks the sensitivity, or levels are of another one.
+        LabelSpaceError: the space lacks the sensitivity, or does not allow one of the categories
+            with it, or levels are of another space.
     """
 
     def __init__(
@@ -88,6 +89,10 @@ class LevelAllocator:
             )
         self._lowest = Level(sensitivity, (), space)
         self._pool = CategorySet(range(first, last + 1), space).mask
+        # What is drawn needs no check any more if the policy allows all of it.
+        self._lowest.with_mask(self._pool)
+        self._sensitivity = sensitivity
+        self._space = space
         #: Levels that were reserved; what was handed out is known to the labels.
         self._holders: Counter[Level] = Counter()
         self._labels: _Labels
@@ -123,7 +128,7 @@ class LevelAllocator:
         mask = self._labels.take()
         if mask is None:
             raise self._exhausted(1)
-        return self._lowest.with_mask(mask)
+        return Level._of(self._sensitivity, mask, self._space)
 
     def allocate_many(self, count: int) -> list[Level]:
         """Hand out *count* free levels, or none at all.
@@ -232,22 +237,24 @@ class _Labels(abc.ABC):
 class _Numbers:
     """Uniform random integers from the operating system, fetched many at a time."""
 
-    __slots__ = ("_words",)
+    __slots__ = ("words",)
 
     _BATCH = 1024
 
+    #: Integers from 0 to 2^32 - 1, each to be used once and taken from the end.
+    words: list[int]
+
     def __init__(self) -> None:
-        self._words: Iterator[int] = iter(())
+        self.words = []
 
     def below(self, bound: int) -> int:
         """Return an integer from 0 to *bound* - 1; *bound* is at most 2^22."""
         while True:
-            word = next(self._words, None)
-            if word is None:
-                self._words = iter(array("I", os.urandom(4 * self._BATCH)))
-                continue
+            if not self.words:
+                self.words = array("I", os.urandom(4 * self._BATCH)).tolist()
+            word = self.words.pop()
             # Words above the last multiple of the bound would make low results more likely.
-            if word < _SURELY_BELOW or word < 0xFFFFFFFF - 0xFFFFFFFF % bound:
+            if word < 0xFFFFFFFF - 0xFFFFFFFF % bound:
                 return word % bound
 
 
@@ -256,7 +263,7 @@ class _Dense(_Labels):
 
     Labels are told by their rank. ``_order[:_free]`` are the ranks of the free ones in no
     order; ``_place`` tells where in ``_order`` a rank stands, so that one is taken out by
-    letting the last one change places with it.
+    letting the last one change places with it. A rank that stands behind is blocked.
     """
 
     def __init__(self, first: int, width: int, size: int) -> None:
@@ -267,9 +274,12 @@ class _Dense(_Labels):
         self._order = array("I", range(self.capacity))
         self._place = array("I", self._order)
         self._free = self.capacity
-        # How many levels in use block a rank. Most that are blocked are so once.
-        self._blocks = array("I", bytes(4 * self.capacity))
-        self._taken = bytearray(self.capacity)
+        #: How many more levels block a rank than the one that took it out; None as long as no
+        #: rank is blocked twice, which the draws themselves never do.
+        self._more: Optional[array[int]] = None
+        #: 1 for each rank that levels in use block and :meth:`take` did not take, so that a draw
+        #: need not look at one more place of the memory.
+        self._held = bytearray(self.capacity)
         #: Levels in use that block every label: told apart, or each would cost a full pass.
         self._block_all = 0
         self._numbers = _Numbers()
@@ -291,12 +301,17 @@ class _Dense(_Labels):
         return 0 if self._block_all else self._free
 
     def take(self) -> Optional[int]:
-        if not self._free or self._block_all:
-            return None
-        # _take_out in place: half of the time would go into calls.
         end = self._free
-        order, place = self._order, self._place
-        here = self._numbers.below(end)
+        if not end or self._block_all:
+            return None
+        # _Numbers.below and _take_out in place: half of the time would go into calls.
+        words = self._numbers.words
+        if words and words[-1] < _SURELY_BELOW:
+            here = words.pop() % end
+        else:
+            here = self._numbers.below(end)
+        order = self._order
+        place = self._place
         self._free = end = end - 1
         rank = order[here]
         last = order[end]
@@ -304,8 +319,6 @@ class _Dense(_Labels):
         order[end] = rank
         place[last] = here
         place[rank] = end
-        self._taken[rank] = 1
-        self._blocks[rank] = 1
         if self._pairs is None:
             return self._mask(rank)
         pair = self._pairs[rank]
@@ -319,17 +332,17 @@ class _Dense(_Labels):
         ):
             return False
         rank = self._rank(categories)
-        if not self._taken[rank]:
+        if self._place[rank] < self._free or self._held[rank]:
             return False
-        self._taken[rank] = 0
+        # If levels in use block it too, it is theirs from now on.
+        self._held[rank] = 1
         self._unblock_one(rank)
         return True
 
     def taken(self) -> Iterator[int]:
-        rank = self._taken.find(1)
-        while rank >= 0:
-            yield self._mask(rank)
-            rank = self._taken.find(1, rank + 1)
+        for rank in self._order[self._free :]:
+            if not self._held[rank]:
+                yield self._mask(rank)
 
     def _take_out(self, here: int, rank: int) -> None:
         """Let the last free rank change places with the one that stands *here*."""
@@ -384,11 +397,15 @@ class _Dense(_Labels):
         if subsets and _count(mask) == self._width:
             self._block_all += 1
             return
-        blocks = self._blocks
         for rank in self._ranks(mask, subsets=subsets, supersets=supersets):
-            blocks[rank] += 1
-            if blocks[rank] == 1:
-                self._take_out(self._place[rank], rank)
+            here = self._place[rank]
+            if here < self._free:
+                self._take_out(here, rank)
+                self._held[rank] = 1
+                continue
+            if self._more is None:
+                self._more = array("I", bytes(4 * self.capacity))
+            self._more[rank] += 1
 
     def unblock(self, mask: int, *, subsets: bool, supersets: bool) -> None:
         if subsets and _count(mask) == self._width:
@@ -398,12 +415,14 @@ class _Dense(_Labels):
             self._unblock_one(rank)
 
     def _unblock_one(self, rank: int) -> None:
-        self._blocks[rank] -= 1
-        if not self._blocks[rank]:
-            here, first = self._place[rank], self._order[self._free]
-            self._order[here], self._place[first] = first, here
-            self._order[self._free], self._place[rank] = rank, self._free
-            self._free += 1
+        if self._more is not None and self._more[rank]:
+            self._more[rank] -= 1
+            return
+        self._held[rank] = 0
+        here, first = self._place[rank], self._order[self._free]
+        self._order[here], self._place[first] = first, here
+        self._order[self._free], self._place[rank] = rank, self._free
+        self._free += 1
 
 
 class _Sparse(_Labels):

@@ -299,6 +299,10 @@ def _category_set(mask: int, space: LabelSpace) -> CategorySet:
     return CategorySet._of(mask, space)
 
 
+#: Looked up once: levels are made by the million.
+_new = object.__new__
+
+
 class Level:
     """A sensitivity with a set of categories, such as ``s0:c87,c520``.
 
@@ -415,10 +419,15 @@ class Level:
         """
         if mask & ~self._space._allowed[self._sensitivity]:
             raise LabelSpaceError(f"the policy allows no level {self} with the mask {mask:#x}")
-        level = object.__new__(Level)
-        level._sensitivity = self._sensitivity
+        return Level._of(self._sensitivity, mask, self._space)
+
+    @staticmethod
+    def _of(sensitivity: int, mask: int, space: LabelSpace) -> Level:
+        """Make a level of numbers that are known to be the space's."""
+        level = _new(Level)
+        level._sensitivity = sensitivity
         level._mask = mask
-        level._space = self._space
+        level._space = space
         level._text = None
         return level
 
