@@ -22,20 +22,14 @@ __all__ = ["COMMANDS"]
 def check(options: argparse.Namespace) -> int:
     """Take the inventory, apply the rules, report."""
     from svirtlib.checks import ALL_CHECKS, cut, run_checks, select_checks
-    from svirtlib.errors import SelectionError
 
     if options.list_rules:
         rows = [(rule.ident, rule.severity.label, rule.summary) for rule in ALL_CHECKS]
         return _write_rows(options, ("rule", "severity", "summary"), rows, "rules")
     checks = select_checks(options.only)
-    ignore = []
-    for text in options.ignore:
-        rule, equals, guest = text.partition("=")
+    ignore = _ignored(options)
+    for rule, _ in ignore:
         select_checks([rule])
-        if equals and not guest:
-            # A variable that is empty must not ignore the rule for all guests.
-            raise SelectionError(f"--ignore {text}: a guest is missing after the '='")
-        ignore.append((rule, guest))
     report = run_checks(
         _inventory(options),
         checks,
@@ -56,6 +50,58 @@ def check(options: argparse.Namespace) -> int:
             table.format_report(report, width=_width(), color=color, verbose=options.verbose),
         )
     return _status(report, options.fail_on, exit_zero=options.exit_zero)
+
+
+def audit(options: argparse.Namespace) -> int:
+    """Apply the rules about consoles, devices and the host's configuration."""
+    from svirtlib.cli.audit import run
+
+    if options.list_rules:
+        from svirtlib.audit import ALL_RULES
+
+        rows = [(rule.ident, rule.severity.label, rule.summary) for rule in ALL_RULES]
+        return _write_rows(options, ("rule", "severity", "summary"), rows, "rules")
+
+    def write(report: Report) -> None:
+        if options.format == "json":
+            from svirtlib.formats.json_report import format_report
+
+            _write(options, format_report(report))
+        elif options.format == "sarif":
+            import svirtlib
+            from svirtlib.audit import ALL_RULES
+            from svirtlib.formats import sarif
+
+            rules = {rule.ident: (rule.severity, rule.summary) for rule in ALL_RULES}
+            _write(options, sarif.format_report(report, rules, version=svirtlib.__version__))
+        else:
+            from svirtlib.formats import table
+
+            color = _color(options)
+            _write(
+                options,
+                table.format_report(report, width=_width(), color=color, verbose=options.verbose),
+            )
+
+    def status(report: Report) -> int:
+        return _status(report, options.fail_on, exit_zero=options.exit_zero)
+
+    progress = _Progress() if _wants_progress(options) else None
+    return run(options, _ignored(options), progress, write, status)
+
+
+def _ignored(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Return the rules, and the guests, that the user wants left out."""
+    from svirtlib.errors import SelectionError
+
+    ignore = []
+    for text in options.ignore:
+        rule, equals, guest = text.partition("=")
+        if equals and not guest:
+            # A variable that is empty must not ignore the rule for all guests.
+            raise SelectionError(f"--ignore {text}: a guest is missing after the '='")
+        ignore.append((rule, guest))
+    return ignore
 
 
 def list_labels(options: argparse.Namespace) -> int:
@@ -230,6 +276,7 @@ def sync(options: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
+    "audit": audit,
     "list": list_labels,
     "show": show,
     "export": export,

@@ -15,6 +15,7 @@ __all__ = ["FORMATS", "make_parser"]
 #: The formats that each verb can write.
 FORMATS = {
     "check": ("table", "json"),
+    "audit": ("table", "json", "sarif"),
     "list": ("table", "json"),
     "show": ("table", "json"),
     "explain": ("table", "json"),
@@ -219,6 +220,33 @@ def _check(add: _Add) -> None:
         "guests", metavar="GUEST", nargs="*", help="report on these alone (name or UUID)"
     )
     _sources(parser)
+    group = _rule_options(parser)
+    group.add_argument(
+        "--max-subjects",
+        metavar="N",
+        type=_count,
+        default=10_000,
+        help="name at most N reached guests a finding (default: 10000)",
+    )
+
+
+def _audit(add: _Add) -> None:
+    from svirtlib.cli import audit
+
+    parser = add(
+        "report what is unwise about consoles, devices and the host's configuration",
+        "Look at the guests' consoles and devices and at the host's configuration, and apply "
+        "the rules about these; 'check' is about labels.",
+    )
+    parser.add_argument(
+        "guests", metavar="GUEST", nargs="*", help="report on these alone (name or UUID)"
+    )
+    audit.add_options(parser)
+    _rule_options(parser)
+
+
+def _rule_options(parser: argparse.ArgumentParser) -> Any:
+    """Add what all verbs with rules take, and return the group."""
     group = parser.add_argument_group("rules")
     group.add_argument(
         "--fail-on",
@@ -239,16 +267,10 @@ def _check(add: _Add) -> None:
         help="leave out a rule's findings, or those about one guest; they are counted",
     )
     group.add_argument(
-        "--max-subjects",
-        metavar="N",
-        type=_count,
-        default=10_000,
-        help="name at most N reached guests a finding (default: 10000)",
-    )
-    group.add_argument(
         "--exit-zero", action="store_true", help="exit with 0 whatever the findings are"
     )
     group.add_argument("--list-rules", action="store_true", help="list the rules and exit")
+    return group
 
 
 def _list(add: _Add) -> None:
@@ -385,6 +407,7 @@ def _sync(add: _Add) -> None:
 #: What adds each verb, in the order of the help. It loads the verb's own module, if it has one.
 _VERBS: dict[str, Callable[[_Add], None]] = {
     "check": _check,
+    "audit": _audit,
     "list": _list,
     "show": _show,
     "export": _export,

@@ -14,6 +14,7 @@ from typing import Optional
 
 from lxml import etree
 
+from svirtlib.devicexml import read_devices
 from svirtlib.errors import DomainXMLError
 from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
@@ -85,12 +86,13 @@ class OtherDocumentError(DomainXMLError):
         return (type(self), (self.source, self.root, self.line))
 
 
-def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
+def parse_document(data: bytes, source: str, *, devices: bool = False) -> tuple[Guest, ...]:
     """Return the guests of a document: one of a ``<domain>``, many of a ``<node>``.
 
     Args:
         data: the document, in any encoding that it declares.
         source: where it came from, for messages.
+        devices: read consoles and other devices too; what only compares labels needs none.
 
     Raises:
         OtherDocumentError: the document is well-formed, but of another kind.
@@ -100,13 +102,13 @@ def parse_document(data: bytes, source: str) -> tuple[Guest, ...]:
     root = parse_tree(data, source, "the output of 'virsh dumpxml'")
     tag = _tag(root)
     if tag == "domain":
-        return (_guest(root, source),)
+        return (_guest(root, source, devices=devices),)
     if tag not in _ROOTS:
         raise OtherDocumentError(source, tag, line_of(root))
     domains = [child for child in root if _tag(child) == "domain"]
     if not domains:
         raise OtherDocumentError(source, tag, line_of(root))
-    return tuple(_guest(domain, source) for domain in domains)
+    return tuple(_guest(domain, source, devices=devices) for domain in domains)
 
 
 def _tag(element: etree._Element) -> str:
@@ -127,22 +129,24 @@ def _text(element: Optional[etree._Element]) -> Optional[str]:
     return "".join(element.itertext(None)) if len(element) else element.text or ""
 
 
-def _guest(domain: etree._Element, source: str) -> Guest:
+def _guest(domain: etree._Element, source: str, *, devices: bool) -> Guest:
     parts = _children(domain)
     name = _text(parts.get("name"))
     if not name:
         raise DomainXMLError(source, "the domain has no <name>", line_of(domain))
     identifier = domain.get("id")
+    running = identifier is not None and identifier != "-1"
     return Guest(
         name=name,
         uuid=_uuid(parts, source),
         # libvirt writes an id for active domains alone; -1 is its number for none.
-        running=identifier is not None and identifier != "-1",
+        running=running,
         virt_type=domain.get("type", ""),
         source=source,
         seclabels=tuple(_seclabel(element) for element in domain.iterchildren("seclabel")),
         images=tuple(_images(domain, parts.get("os"))),
         seclabel_problems=_problems(domain, source),
+        devices=read_devices(domain, running=running) if devices else None,
     )
 
 

@@ -10,6 +10,7 @@
     ├─ LabelSpaceError (ValueError)     two values of different policies were mixed,
     │                                   or a policy's names make no label space
     ├─ DomainXMLError (ValueError)      a document is not the domain XML that it should be
+    ├─ ConfigurationError (ValueError)  a configuration file is not what its reader takes
     ├─ SnapshotError (ValueError)       a document is not a snapshot written by ``export``
     ├─ SelectionError (ValueError)      a rule or a guest was named that does not exist
     ├─ PolicyError (ValueError)         a file is no policy, or the policy knows no such name
@@ -39,6 +40,7 @@ __all__ = [
     "BackendTimeoutError",
     "BackendUnavailableError",
     "CategoriesExhaustedError",
+    "ConfigurationError",
     "DomainXMLError",
     "GenerationError",
     "InvalidContextError",
@@ -120,6 +122,26 @@ class DomainXMLError(SvirtError, ValueError):
 
     Attributes:
         source: where the document came from (a path, ``-`` or a guest's name).
+        line: line of the fault, counted from 1, or None where it has none.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, source: str, reason: str, line: Optional[int] = None) -> None:
+        self.source = source
+        self.reason = reason
+        self.line = line
+        where = source if line is None else f"{source}:{line}"
+        super().__init__(f"{where}: {reason}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.source, self.reason, self.line))
+
+
+class ConfigurationError(SvirtError, ValueError):
+    """A configuration file that its reader would refuse.
+
+    Attributes:
+        source: the file.
         line: line of the fault, counted from 1, or None where it has none.
         reason: what is wrong with it.
     """

@@ -12,6 +12,7 @@ from typing import Optional
 
 from attr import frozen
 
+from svirtlib.devices import Devices
 from svirtlib.seclabel import DeviceSeclabel, Seclabel
 from svirtlib.validation import Problem
 
@@ -132,6 +133,7 @@ class Guest:
         known_to_libvirt: False for a QEMU process that no libvirt guest accounts for.
         seclabel_problems: what libvirt refuses or ignores of its seclabels, whatever the host's
             models and version are.
+        devices: its consoles and other devices, or None where nobody asked for them.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Guest:
     process: Optional[Process] = None
     known_to_libvirt: bool = True
     seclabel_problems: tuple[Problem, ...] = ()
+    devices: Optional[Devices] = None
 
     @property
     def seclabel(self) -> Optional[Seclabel]:

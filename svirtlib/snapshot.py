@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from svirtlib.errors import SnapshotError
-from svirtlib.guests import Inventory
+from svirtlib.guests import Guest, Inventory
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -66,11 +66,23 @@ def load_snapshot(data: bytes, source: str) -> Inventory:
 @lru_cache(maxsize=1)
 def _converter() -> Converter:
     import cattrs
+    import cattrs.gen
 
     converter = cattrs.Converter(forbid_extra_keys=True)
     # The library's own hooks would take "no" for true and 5 for "5".
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _exactly)
+    # Devices hold passwords, which are never written anywhere.
+    without = cattrs.gen.override(omit=True)
+    converter.register_unstructure_hook(
+        Guest, cattrs.gen.make_dict_unstructure_fn(Guest, converter, devices=without)
+    )
+    converter.register_structure_hook(
+        Guest,
+        cattrs.gen.make_dict_structure_fn(
+            Guest, converter, devices=without, _cattrs_forbid_extra_keys=True
+        ),
+    )
     return converter
 
 

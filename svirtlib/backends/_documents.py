@@ -32,10 +32,12 @@ class Documents:
         paths: files, folders (their own files, not those of folders inside), or ``-`` for
             standard input. In a folder, files that are no domain XML are passed over with a
             note; a file that looks like one and cannot be read is reported.
+        devices: read consoles and other devices too.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, paths: Sequence[str], *, devices: bool = False) -> None:
         self._paths = tuple(paths)
+        self._devices = devices
         self._notes: list[str] = []
 
     def host(self) -> tuple[Optional[Host], Sequence[Unreadable]]:
@@ -107,7 +109,8 @@ class Documents:
             self._notes.append(f"{path}: passed over, no XML")
             return ()
         try:
-            return parse_document(data, "standard input" if path == "-" else path)
+            source = "standard input" if path == "-" else path
+            return parse_document(data, source, devices=self._devices)
         except OtherDocumentError as error:
             if not in_folder:
                 raise

@@ -92,6 +92,7 @@ class LibvirtGuests:
         uri: what to connect to; None for libvirt's own default (``LIBVIRT_DEFAULT_URI``,
             ``libvirt.conf``, then what it finds).
         timeout: seconds without any answer after which libvirt counts as hung.
+        devices: read consoles and other devices too.
 
     Attributes:
         uri: the connection's own word on what it leads to.
@@ -103,8 +104,15 @@ class LibvirtGuests:
         BackendError: the bindings are missing, or libvirt cannot be reached in time.
     """
 
-    def __init__(self, uri: Optional[str] = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+    def __init__(
+        self,
+        uri: Optional[str] = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        devices: bool = False,
+    ) -> None:
         self._libvirt = _bindings()
+        self._devices = devices
         self._timeout = timeout
         self._named = uri or "the default connection"
         self._notes: list[str] = []
@@ -357,7 +365,8 @@ class LibvirtGuests:
 
         xml, label = answer
         try:
-            (guest,) = parse_document(xml.encode("utf-8", "surrogateescape"), self.uri)
+            data = xml.encode("utf-8", "surrogateescape")
+            (guest,) = parse_document(data, self.uri, devices=self._devices)
         except DomainXMLError as malformed:
             return Unreadable(f"guest {name}", malformed.reason, name)
         if label is None:

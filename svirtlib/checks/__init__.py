@@ -7,9 +7,6 @@ is not caught: a check that crashed has judged nothing, and must not look as if 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from difflib import get_close_matches
-
-from attr import evolve
 
 from svirtlib.checks._check import Check, Need
 from svirtlib.checks._facts import SUBJECTS, Facts
@@ -28,9 +25,9 @@ from svirtlib.checks.seclabel_rejected import SeclabelRejected
 from svirtlib.checks.shared_image_undeclared import SharedImageUndeclared
 from svirtlib.checks.stale_image_label import StaleImageLabel
 from svirtlib.checks.static_label_reuse import StaticLabelReuse
-from svirtlib.errors import SelectionError
+from svirtlib.engine import Selection, cut, find_guests, select_rules
 from svirtlib.findings import Finding, NotRun, Report
-from svirtlib.guests import Guest, Inventory
+from svirtlib.guests import Inventory
 
 __all__ = ["ALL_CHECKS", "Check", "Need", "cut", "find_guests", "run_checks", "select_checks"]
 
@@ -60,15 +57,7 @@ def select_checks(only: Collection[str] = ()) -> tuple[Check, ...]:
     Raises:
         SelectionError: an identifier is of no rule.
     """
-    known = {check.ident for check in ALL_CHECKS}
-    for ident in only:
-        if ident not in known:
-            near = get_close_matches(ident, known, 1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise SelectionError(
-                f"no rule is called {ident!r}{hint} ('svirt-label check --list-rules' lists them)"
-            )
-    return tuple(check for check in ALL_CHECKS if not only or check.ident in only)
+    return select_rules(ALL_CHECKS, only, "check")
 
 
 def run_checks(
@@ -95,10 +84,9 @@ def run_checks(
     Raises:
         SelectionError: a rule or a guest does not exist.
     """
-    wanted = _wanted(inventory, guests)
-    ignored_rules = _ignored(inventory, ignore)
+    selection = Selection.make(inventory, ALL_CHECKS, guests=guests, ignore=ignore, verb="check")
     # One of the guests that were asked for may be anywhere among those that a finding names.
-    cap = len(inventory.guests) if wanted else subjects
+    cap = len(inventory.guests) if selection.wanted else subjects
     facts = Facts(inventory, cap=max(cap, SUBJECTS))
     missing = _missing(inventory)
     findings: list[Finding] = []
@@ -109,72 +97,7 @@ def run_checks(
             not_run.append(NotRun(check.ident, lacking[0].value))
         else:
             findings.extend(check.run(facts))
-    if wanted:
-        findings = [finding for finding in findings if wanted & {*finding.guests, *finding.reaches}]
-    kept = [finding for finding in findings if not _is_ignored(finding, ignored_rules)]
-    gaps = sorted(
-        (
-            entry
-            for entry in (*inventory.unreadable, *facts.undecided)
-            if not wanted or entry.guest is None or entry.guest in wanted
-        ),
-        key=lambda entry: (entry.what, entry.reason, entry.guest or ""),
-    )
-    return Report(
-        host=inventory.host,
-        guests=len(wanted) if wanted else len(inventory.guests),
-        findings=tuple(sorted(kept, key=lambda finding: finding.sort_key)),
-        # What several guests stay unjudged for is one gap.
-        unreadable=tuple({(gap.what, gap.reason): gap for gap in gaps}.values()),
-        not_run=tuple(not_run),
-        notes=inventory.notes,
-        ignored=len(findings) - len(kept),
-    )
-
-
-def cut(report: Report, subjects: int) -> Report:
-    """Return the report with at most *subjects* names in each finding's ``reaches``."""
-    return evolve(
-        report,
-        findings=tuple(
-            evolve(finding, reaches=finding.reaches[:subjects]) for finding in report.findings
-        ),
-    )
-
-
-def find_guests(inventory: Inventory, text: str) -> tuple[Guest, ...]:
-    """Return the guests with a name or UUID; several may share a name in documents.
-
-    Raises:
-        SelectionError: there is no such guest.
-    """
-    matches = tuple(guest for guest in inventory.guests if text in (guest.name, guest.uuid))
-    if not matches:
-        near = get_close_matches(text, [guest.name for guest in inventory.guests], 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise SelectionError(f"no guest is called {text!r}{hint}")
-    return matches
-
-
-def _wanted(inventory: Inventory, guests: Collection[str]) -> set[str]:
-    return {guest.name for text in guests for guest in find_guests(inventory, text)}
-
-
-def _ignored(inventory: Inventory, ignore: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    ignored: dict[str, set[str]] = {}
-    for rule, guest in ignore:
-        select_checks([rule])
-        if guest:
-            _wanted(inventory, [guest])
-        ignored.setdefault(rule, set()).add(guest)
-    return ignored
-
-
-def _is_ignored(finding: Finding, ignored: dict[str, set[str]]) -> bool:
-    guests = ignored.get(finding.rule)
-    if guests is None:
-        return False
-    return "" in guests or (bool(finding.guests) and set(finding.guests) <= guests)
+    return selection.report(findings, (*inventory.unreadable, *facts.undecided), not_run)
 
 
 def _missing(inventory: Inventory) -> set[Need]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import abc
 import enum
-import shlex
-from collections.abc import Collection, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from svirtlib.checks._facts import Facts
-from svirtlib.findings import Finding, Severity
+from svirtlib.engine import Rule
+from svirtlib.findings import Finding
 from svirtlib.guests import Guest, ImageMode
 from svirtlib.seclabel import SeclabelType
+from svirtlib.wording import command, listed, one_or_many, several
 
 __all__ = [
     "DYNAMIC",
@@ -35,51 +36,18 @@ class Need(enum.Enum):
     PROCESSES = "processes were not looked at; use --processes on the host that runs the guests"
 
 
-class Check(abc.ABC):
-    """One rule. The metadata is its only place: lists, documents and SARIF are made of it.
+class Check(Rule):
+    """One rule of ``check``: an inventory's facts to findings.
 
     Attributes:
-        ident: the rule's identifier.
-        severity: of its findings, unless one says otherwise.
-        summary: when it is true, in one line.
-        since: version that brought it.
         needs: what it needs to be looked at.
     """
 
-    ident: ClassVar[str]
-    severity: ClassVar[Severity]
-    summary: ClassVar[str]
-    since: ClassVar[str]
     needs: ClassVar[frozenset[Need]] = frozenset()
 
     @abc.abstractmethod
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield what the rule finds, in any order."""
-
-
-def listed(names: Collection[str], shown: int = 4) -> str:
-    """Return names for a sentence: all of a few, the first of many with their number."""
-    ordered = sorted(names)
-    if len(ordered) == 1:
-        return ordered[0]
-    if len(ordered) <= shown:
-        return f"{', '.join(ordered[:-1])} and {ordered[-1]}"
-    return f"{', '.join(ordered[: shown - 1])} and {len(ordered) - shown + 1} others"
-
-
-def several(count: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: ``several(2, "guest")`` is ``2 guests``."""
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def one_or_many(subjects: Sized, one: str, many: str) -> str:
-    """Return the word that goes with one subject, or the one that goes with several."""
-    return one if len(subjects) == 1 else many
-
-
-def command(*words: str) -> str:
-    """Return a shell command for a message, in backticks, whatever its words hold."""
-    return f"`{shlex.join(words)}`"
 
 
 #: What a definition holds for a guest that libvirt is to confine.

@@ -20,10 +20,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -59,6 +61,7 @@ class Judge:
         *,
         security_driver: Optional[str] = None,
         require_confined: bool = False,
+        settings: Sequence[str] = (),
     ) -> None:
         from needs import require_module, require_program, skip
 
@@ -75,15 +78,16 @@ class Judge:
                     *Path("/usr").glob(f"lib*/*/{module}"),
                 ]:
                     skip("no QEMU driver of libvirt (Debian package libvirt-daemon)")
-                settings = [
+                lines = [
                     # Else a virtlogd is left behind.
                     'stdio_handler = "file"',
                     f"security_require_confined = {int(require_confined)}",
+                    *settings,
                 ]
                 if security_driver is not None:
-                    settings.append(f'security_driver = "{security_driver}"')
+                    lines.append(f'security_driver = "{security_driver}"')
                 (self.root / "etc").mkdir()
-                (self.root / "etc" / "qemu.conf").write_text("\n".join(settings) + "\n")
+                (self.root / "etc" / "qemu.conf").write_text("\n".join(lines) + "\n")
                 for name, text in CONTEXTS.items():
                     (self.root / name).write_text(text)
                 library = self.root / "fakeselinux.so"
@@ -135,6 +139,13 @@ class Judge:
     def ask_snapshot(self, domain: str, xml: str) -> Verdict:
         """Let libvirt define a domain, and make a snapshot of it."""
         return Verdict(**self._ask({"xml": domain, "snapshot": xml}))
+
+    def ask_arguments(self, xml: str) -> Verdict:
+        """Let libvirt define a document, and tell the QEMU arguments that it would start with.
+
+        They stand in the verdict's message, one a line.
+        """
+        return Verdict(**self._ask({"xml": xml, "arguments": True}))
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -209,6 +220,11 @@ def _serve(driver: str, root: str) -> None:
         try:
             xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
             try:
+                if question.get("arguments"):
+                    flags = libvirt.VIR_DOMAIN_XML_INACTIVE | libvirt.VIR_DOMAIN_XML_SECURE
+                    secure = domain.XMLDesc(flags)
+                    words = connection.domainXMLToNative("qemu-argv", secure).replace("\\\n", " ")
+                    return Verdict("accepted", message="\n".join(shlex.split(words)), xml=xml)
                 if question.get("start"):
                     domain.create()
                 if "snapshot" in question:

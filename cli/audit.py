@@ -1,0 +1,96 @@
+"""The verb ``audit``: what to look at, the rules to apply, and a report out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Callable, Optional
+
+from svirtlib.errors import SelectionError
+from svirtlib.findings import Report
+
+if TYPE_CHECKING:
+    from svirtlib.guests import Inventory
+    from svirtlib.hostconfig import HostConfig
+    from svirtlib.ports import Progress
+
+__all__ = ["add_options", "run"]
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the verb's own arguments, those about rules excepted."""
+    group = parser.add_argument_group("what to look at")
+    group.add_argument(
+        "--xml",
+        metavar="PATH",
+        nargs="+",
+        action="extend",
+        help="guests from files or folders of 'virsh dumpxml' output instead of libvirt; - is "
+        "standard input",
+    )
+    group.add_argument(
+        "--root",
+        metavar="DIR",
+        help="the configuration, and without --xml the guests, of a host that was unpacked to DIR",
+    )
+    group.add_argument(
+        "--host-name",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a name that clients know the host by, for its certificates (default: what the "
+        "host's files say)",
+    )
+    group.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=float,
+        help="give libvirt up after so long without an answer (default: 30)",
+    )
+    group.add_argument(
+        "--profile",
+        choices=("default", "public-cloud", "confidential"),
+        default="default",
+        help="whom the host is for, which makes some devices graver",
+    )
+
+
+def run(
+    options: argparse.Namespace,
+    ignore: list[tuple[str, str]],
+    progress: Optional[Progress],
+    write: Callable[[Report], None],
+    status: Callable[[Report], int],
+) -> int:
+    """Audit, write the report and return the exit status."""
+    from svirtlib.audit import run_audit, select_audit_rules
+
+    rules = select_audit_rules(options.only)
+    inventory, host = _read(options, progress)
+    report = run_audit(
+        inventory,
+        host,
+        rules,
+        profile=options.profile,
+        guests=options.guests,
+        ignore=ignore,
+    )
+    write(report)
+    return status(report)
+
+
+def _read(
+    options: argparse.Namespace, progress: Optional[Progress]
+) -> tuple[Inventory, Optional[HostConfig]]:
+    from svirtlib.backends import audit
+
+    if options.connect is not None and (options.xml or options.root is not None):
+        raise SelectionError("--connect is one place to look, --xml and --root are others")
+    if options.xml:
+        return audit.audit_documents(
+            options.xml, root=options.root, names=options.host_name, progress=progress
+        )
+    if options.root is not None:
+        return audit.audit_tree(options.root, names=options.host_name)
+    return audit.audit_host(
+        options.connect, timeout=options.timeout, names=options.host_name, progress=progress
+    )

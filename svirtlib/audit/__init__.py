@@ -1,0 +1,143 @@
+"""The rules of ``svirt-label audit``: guests and a host's configuration in, a report out.
+
+They judge what labels do not: consoles, devices, and how the host is set up. A rule is one
+module with one class, listed in :data:`ALL_RULES`; like those of ``check``, none reads the
+system, and an exception inside one is not caught.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Optional
+
+from svirtlib.audit._facts import PROFILES, AuditFacts
+from svirtlib.audit._rule import AuditRule, Need
+from svirtlib.audit.conf_duplicate_key import ConfDuplicateKey
+from svirtlib.audit.conf_parse import ConfParse
+from svirtlib.audit.conf_unknown_key import ConfUnknownKey
+from svirtlib.audit.graphics_listen_wildcard import GraphicsListenWildcard
+from svirtlib.audit.graphics_password_no_expiry import GraphicsPasswordNoExpiry
+from svirtlib.audit.graphics_password_shared import GraphicsPasswordShared
+from svirtlib.audit.graphics_password_weak import GraphicsPasswordWeak
+from svirtlib.audit.graphics_secret_in_file import GraphicsSecretInFile
+from svirtlib.audit.guest_qemu_passthrough_args import GuestQemuPassthroughArgs
+from svirtlib.audit.sasl_config_missing import SaslConfigMissing
+from svirtlib.audit.sasl_keytab import SaslKeytab
+from svirtlib.audit.sasl_mech_weak import SaslMechWeak
+from svirtlib.audit.sasl_needs_tls import SaslNeedsTls
+from svirtlib.audit.sasl_sasldb import SaslSasldb
+from svirtlib.audit.secret_file_mode import SecretFileMode
+from svirtlib.audit.spice_channel_insecure import SpiceChannelInsecure
+from svirtlib.audit.spice_cleartext_exposed import SpiceCleartextExposed
+from svirtlib.audit.spice_clipboard import SpiceClipboard
+from svirtlib.audit.spice_no_ticket import SpiceNoTicket
+from svirtlib.audit.spice_secure_without_tls import SpiceSecureWithoutTls
+from svirtlib.audit.spice_tls_verify_noop import SpiceTlsVerifyNoop
+from svirtlib.audit.spice_usb_redir import SpiceUsbRedir
+from svirtlib.audit.vnc_auto_unix_socket_inert import VncAutoUnixSocketInert
+from svirtlib.audit.vnc_no_auth import VncNoAuth
+from svirtlib.audit.vnc_password_exposed import VncPasswordExposed
+from svirtlib.audit.vnc_password_fips import VncPasswordFips
+from svirtlib.audit.vnc_password_truncated import VncPasswordTruncated
+from svirtlib.audit.vnc_tls_peer_verify import VncTlsPeerVerify
+from svirtlib.audit.x509_ca_key_on_host import X509CaKeyOnHost
+from svirtlib.audit.x509_chain import X509Chain
+from svirtlib.audit.x509_expired import X509Expired
+from svirtlib.audit.x509_hostname import X509Hostname
+from svirtlib.audit.x509_key_mismatch import X509KeyMismatch
+from svirtlib.audit.x509_key_usage import X509KeyUsage
+from svirtlib.audit.x509_missing import X509Missing
+from svirtlib.audit.x509_weak_key import X509WeakKey
+from svirtlib.engine import Selection, select_rules
+from svirtlib.findings import Finding, NotRun, Report
+from svirtlib.guests import Inventory
+from svirtlib.hostconfig import HostConfig
+
+__all__ = ["ALL_RULES", "PROFILES", "AuditRule", "Need", "run_audit", "select_audit_rules"]
+
+#: Every rule, the worst first; within a severity by name.
+ALL_RULES: tuple[AuditRule, ...] = (
+    ConfParse(),
+    SpiceNoTicket(),
+    VncNoAuth(),
+    GraphicsPasswordShared(),
+    GraphicsSecretInFile(),
+    GuestQemuPassthroughArgs(),
+    SaslConfigMissing(),
+    SaslMechWeak(),
+    SaslNeedsTls(),
+    SecretFileMode(),
+    SpiceChannelInsecure(),
+    SpiceCleartextExposed(),
+    VncPasswordExposed(),
+    VncPasswordFips(),
+    X509CaKeyOnHost(),
+    X509Chain(),
+    X509Expired(),
+    X509KeyMismatch(),
+    X509Missing(),
+    X509WeakKey(),
+    ConfDuplicateKey(),
+    ConfUnknownKey(),
+    GraphicsListenWildcard(),
+    GraphicsPasswordWeak(),
+    SaslKeytab(),
+    SpiceSecureWithoutTls(),
+    SpiceTlsVerifyNoop(),
+    VncTlsPeerVerify(),
+    X509Hostname(),
+    X509KeyUsage(),
+    GraphicsPasswordNoExpiry(),
+    SaslSasldb(),
+    SpiceUsbRedir(),
+    VncAutoUnixSocketInert(),
+    VncPasswordTruncated(),
+    SpiceClipboard(),
+)
+
+
+def select_audit_rules(only: Collection[str] = ()) -> tuple[AuditRule, ...]:
+    """Return the rules with these identifiers, or all of them if none is given.
+
+    Raises:
+        SelectionError: an identifier is of no rule.
+    """
+    return select_rules(ALL_RULES, only, "audit")
+
+
+def run_audit(
+    inventory: Inventory,
+    host: Optional[HostConfig] = None,
+    rules: Sequence[AuditRule] = ALL_RULES,
+    *,
+    profile: str = "default",
+    guests: Collection[str] = (),
+    ignore: Iterable[tuple[str, str]] = (),
+) -> Report:
+    """Judge guests and the configuration of their host.
+
+    Args:
+        inventory: the guests, with their devices.
+        host: the configuration, or None where none was looked at: rules about it are not run,
+            and guests are judged by libvirt's defaults, which makes the report incomplete.
+        rules: the rules to run.
+        profile: one of :data:`PROFILES`.
+        guests: names or UUIDs; only findings that touch one of these guests are kept. Empty:
+            all.
+        ignore: pairs of a rule and a guest's name (empty: any guest) whose findings are
+            counted but not listed.
+
+    Raises:
+        SelectionError: a rule or a guest does not exist.
+    """
+    selection = Selection.make(inventory, ALL_RULES, guests=guests, ignore=ignore, verb="audit")
+    facts = AuditFacts(inventory, host, profile=profile)
+    findings: list[Finding] = []
+    not_run: list[NotRun] = []
+    for rule in rules:
+        if host is None and Need.CONFIG in rule.needs:
+            not_run.append(NotRun(rule.ident, Need.CONFIG.value))
+        else:
+            findings.extend(rule.run(facts))
+    gaps = () if host is None else host.unreadable
+    return selection.report(findings, (*inventory.unreadable, *gaps, *facts.undecided), not_run)

@@ -1,0 +1,142 @@
+"""Each rule of audit has a page that is right about it; the examples in the pages are judged.
+
+In the section "Example" of a page, blocks are marked by what follows the language:
+
+    ```xml bad                     guests of which the rule must tell
+    ```conf bad /etc/some/file     a file of their host
+    ```pki bad /etc/some/folder    certificates there: what is odd about them
+    ```console bad                 modes of files, as ls -l shows them
+    ```text                        what the rule says of the bad case, message and remedy
+
+``good`` in the place of ``bad`` marks a case of which no rule at all may tell anything, and
+blocks without either belong to both. ``profile`` before the case names the profile.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hosttree import HostTree
+
+from svirtlib.audit import ALL_RULES, Need, run_audit
+from svirtlib.backends.audit import audit_tree
+from svirtlib.guests import Inventory
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "docs" / "rules"
+RULES = {rule.ident: rule for rule in ALL_RULES}
+HEADINGS = [
+    "What it means",
+    "How it happens",
+    "What decides it",
+    "How to fix it",
+    "Example",
+]
+NEEDS = {
+    frozenset(): "the guests' XML",
+    frozenset({Need.CONFIG}): "the host's configuration",
+}
+
+each_rule = pytest.mark.parametrize("ident", sorted(RULES))
+
+
+def _page(ident):
+    return (FOLDER / f"{ident}.md").read_text()
+
+
+def _blocks(page):
+    example = page.split("\n## Example\n")[1]
+    return re.findall(r"^```([^\n]+)\n(.*?)^```$", example, re.MULTILINE | re.DOTALL)
+
+
+def _report(folder, page, case, rules=ALL_RULES):
+    tree = HostTree(folder)
+    for info, text in _blocks(page):
+        kind, *words = info.split()
+        if words and words[0] in ("bad", "good"):
+            if words.pop(0) != case:
+                continue
+        if kind == "xml":
+            tree.domains(text)
+        elif kind == "conf":
+            tree.put(words[0], text)
+        elif kind == "pki":
+            tree.pki(words[0], text)
+        elif kind == "console":
+            tree.modes(text)
+    profile = re.search(r"`--profile ([a-z-]+)`", page.split("\n## Example\n")[1])
+    inventory, host = audit_tree(str(folder))
+    return run_audit(inventory, host, rules, profile=profile[1] if profile else "default")
+
+
+def told(folder, ident):
+    """What a rule says of the bad case of its page; it must say exactly one thing."""
+    (finding,) = _report(folder, _page(ident), "bad", [RULES[ident]]).findings
+    assert finding.rule == ident
+    return f"{finding.message}\nmend: {finding.remedy}\n"
+
+
+def _words(text):
+    return " ".join(text.split())
+
+
+def test_rules_are_in_order():
+    assert [rule.severity for rule in ALL_RULES] == sorted(
+        (rule.severity for rule in ALL_RULES), reverse=True
+    )
+    assert len(RULES) == len(ALL_RULES), "identifiers are unique"
+
+
+@each_rule
+def test_metadata_is_well_formed(ident):
+    rule = RULES[ident]
+    assert re.fullmatch("[a-z0-9]+(-[a-z0-9]+)*", ident)
+    assert re.fullmatch(r"\d+\.\d+", rule.since)
+    assert rule.summary == rule.summary.strip()
+    assert not rule.summary.endswith(".")
+    assert len(rule.summary) <= 95
+    assert type(rule).__module__ == f"svirtlib.audit.{ident.replace('-', '_')}"
+
+
+@each_rule
+def test_page_has_the_skeleton(ident):
+    lines = _page(ident).splitlines()
+    rule = RULES[ident]
+    assert lines[0] == f"# {ident}"
+    assert lines[2] == rule.summary
+    assert lines[4] == (
+        f"**Severity:** {rule.severity.label}. **Since:** {rule.since}. "
+        f"**Needs:** {NEEDS[rule.needs]}."
+    )
+    assert [line[3:] for line in lines if line.startswith("## ")] == HEADINGS
+    assert not [line for line in lines if len(line) > 110]
+
+
+@each_rule
+def test_rule_fires_on_the_bad_example(ident, tmp_path):
+    shown = [text for info, text in _blocks(_page(ident)) if info == "text"]
+    assert [_words(text) for text in shown] == [_words(told(tmp_path / "bad", ident))]
+
+
+@each_rule
+def test_good_example_is_silent(ident, tmp_path):
+    report = _report(tmp_path / "good", _page(ident), "good")
+    assert report.findings == ()
+    assert report.unreadable == ()
+    assert ident not in {entry.rule for entry in report.not_run}
+
+
+@each_rule
+def test_rule_is_not_run_without_what_it_needs(ident):
+    rule = RULES[ident]
+    report = run_audit(Inventory(), None, [rule])
+    assert report.findings == ()
+    assert [entry.rule for entry in report.not_run] == ([ident] if rule.needs else [])
+
+
+def test_index_lists_the_rules():
+    rows = [f"| [{r.ident}]({r.ident}.md) | {r.severity.label} | {r.summary} |" for r in ALL_RULES]
+    _, _, audit = (FOLDER / "README.md").read_text().partition("\n## audit\n")
+    assert re.findall(r"^\| \[.*$", audit, re.MULTILINE) == rows
