@@ -55,9 +55,8 @@ def _report(folder, page, case, rules=ALL_RULES):
     tree = HostTree(folder)
     for info, text in _blocks(page):
         kind, *words = info.split()
-        if words and words[0] in ("bad", "good"):
-            if words.pop(0) != case:
-                continue
+        if words and words[0] in ("bad", "good") and words.pop(0) != case:
+            continue
         if kind == "xml":
             tree.domains(text)
         elif kind == "conf":
@@ -79,7 +78,8 @@ def told(folder, ident):
 
 
 def _words(text):
-    return " ".join(text.split())
+    # Certificates of examples are made anew, and end on another day each time.
+    return re.sub(r"\b\d{4}-\d\d-\d\d\b", "DATE", " ".join(text.split()))
 
 
 def test_rules_are_in_order():

@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from needs import require_module
 
 from svirtlib import guests, seclabel, validation
+from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
 from svirtlib.findings import Evidence, Finding, NotRun, Severity
@@ -110,7 +111,8 @@ def test_severities_are_the_code_s():
 
 
 def test_rules_are_the_code_s():
-    assert REPORT["$defs"]["rule"]["enum"] == [check.ident for check in ALL_CHECKS]
+    both = [*ALL_CHECKS, *ALL_RULES]
+    assert REPORT["$defs"]["rule"]["enum"] == [rule.ident for rule in both]
 
 
 @pytest.mark.parametrize(

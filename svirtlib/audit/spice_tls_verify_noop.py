@@ -28,8 +28,8 @@ class SpiceTlsVerifyNoop(AuditRule):
         yield self.tell(
             f"{_KEY} in {conf.source} does nothing: libvirt knows no such key, and SPICE checks "
             f"no client certificates; clients without one are let in",
-            "take it out; to tell clients apart use spice_sasl = 1 with gssapi, tickets, or "
-            "`svirt-label console-rules`",
+            "take it out; to tell clients apart use spice_sasl = 1 with gssapi, or a ticket for "
+            "each guest",
             paths=[conf.source],
             evidence=(Evidence(conf.where(_KEY), f"{_KEY} is set"),),
         )

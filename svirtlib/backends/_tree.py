@@ -123,9 +123,10 @@ class Tree:
             descriptor, _ = self._open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
         except OSError as error:
             return self._failed(path, error)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            return self._note(path, "it is no regular file")
         with os.fdopen(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                return self._note(path, "it is no regular file")
             try:
                 data = stream.read(limit + 1)
             except OSError as error:

@@ -123,6 +123,7 @@ def test_console_is_what_libvirt_makes_of_it(name):
         for element in _elements(name):
             document = DOCUMENT.format(graphics=element)
             (guest,) = parse_document(document.encode(), "test", devices=True)
+            assert guest.devices is not None
             ours = effective_console(guest.devices.graphics[0], conf)
             verdict = judge.ask(document, start=True)
             if verdict.stage == "accepted":
@@ -154,6 +155,7 @@ def test_evolved_console_compares():
     (guest,) = parse_document(
         DOCUMENT.format(graphics="<graphics type='vnc'/>").encode(), "test", devices=True
     )
+    assert guest.devices is not None
     with Judge() as judge:
         told = judge.ask_arguments(DOCUMENT.format(graphics="<graphics type='vnc'/>"))
     (theirs,) = consoles_of_arguments(tuple(told.message.split("\n")), "QEMU")

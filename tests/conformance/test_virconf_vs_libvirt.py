@@ -64,8 +64,12 @@ def _theirs(library, data):
     if not conf:
         return None
     entries = []
-    walker = _WALKER(lambda name, value, _: entries.append((name.decode(), _value(value))) or 0)
-    library.virConfWalk(conf, walker, None)
+
+    def walk(name, value, _):
+        entries.append((name.decode(), _value(value)))
+        return 0
+
+    library.virConfWalk(conf, _WALKER(walk), None)
     library.virConfFree(conf)
     return entries
 
@@ -79,8 +83,10 @@ def _ours(data):
 
 _SOUP = st.lists(
     st.sampled_from(
-        ["a", "vnc_tls", "b_1", "_x", "=", " = ", "1", "0", "-1", "+3", '"x"', "'y'", '"""', '"']
-        + ['""', "[", "]", ",", "\n", " ", "\t", "\r", "#c", ";", "12", "\xe9", '"un\n', "x"]
+        [
+            *("a", "vnc_tls", "b_1", "_x", "=", " = ", "1", "0", "-1", "+3", '"x"', "'y'", '"""'),
+            *('"', '""', "[", "]", ",", "\n", " ", "\t", "\r", "#c", ";", "\xe9", '"un\n', "x"),
+        ]
     ),
     max_size=14,
 ).map("".join)
@@ -88,8 +94,10 @@ _LINE = st.tuples(
     st.sampled_from(["a", "b", "vnc_tls"]),
     st.sampled_from(["=", " = ", "= "]),
     st.sampled_from(
-        ["1", '"s"', "'q'", '["a", "b",]', "[ ]", '[\n1\n,"""z"""]', "-5", '"""t\nu""" ']
-        + ['""""""', '"a" # c', '[["x"]]', '""', "[1 2]", "[,]"]
+        [
+            *("1", '"s"', "'q'", '["a", "b",]', "[ ]", '[\n1\n,"""z"""]', "-5", '"""t\nu""" '),
+            *('""""""', '"a" # c', '[["x"]]', '""', "[1 2]", "[,]"),
+        ]
     ),
     st.sampled_from(["\n", " \n", "\n\n", ";", "; ", " # k\n", "", "\r\n"]),
 ).map("".join)

@@ -1,0 +1,234 @@
+"""``svirt-label audit`` from its command line to its report."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from checkrun import run
+from hosttree import HostTree
+
+from svirtlib.backends._tree import Tree
+from svirtlib.guests import Unreadable
+
+GUEST = (
+    "<domain type='kvm'><name>{name}</name><devices><graphics type='vnc' {attributes}>"
+    "{inner}</graphics></devices></domain>"
+)
+
+
+def guest(name="web", attributes="", inner=""):
+    return GUEST.format(name=name, attributes=attributes, inner=inner)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return HostTree(tmp_path / "host")
+
+
+def audit(tree, *options):
+    return run("audit", "--format", "json", "--root", tree.root, *options)
+
+
+def test_healthy_host_is_silent(tree):
+    tree.domains(guest(inner="<listen type='socket'/>"))
+    outcome = audit(tree)
+    assert (outcome.code, outcome.findings, outcome.unjudged) == (0, [], [])
+    assert outcome.report["guests"] == 1
+
+
+def test_guests_that_share_a_cause_are_one_finding(tree):
+    tree.domains("".join(guest(f"web{number}", "listen='0.0.0.0'") for number in range(20)))
+    outcome = audit(tree)
+    assert outcome.code == 1
+    assert outcome.rules == ["vnc-no-auth"]
+    assert len(outcome.one("vnc-no-auth")["guests"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("address", "severity"),
+    [
+        ("0.0.0.0", "critical"),
+        ("::", "critical"),
+        ("192.0.2.1", "critical"),
+        ("kvm1.example.org", "critical"),
+        ("127.0.0.1", "medium"),
+        ("127.0.0.53", "medium"),
+        ("::1", "medium"),
+        ("::ffff:127.0.0.1", "medium"),
+        ("localhost", "medium"),
+        ("", "medium"),
+    ],
+)
+def test_address_makes_the_severity(tree, address, severity):
+    tree.domains(guest(attributes=f"listen='{address}'"))
+    assert audit(tree).one("vnc-no-auth")["severity"] == severity
+
+
+def test_configuration_decides_on_guests_without_an_address(tree):
+    tree.domains(guest())
+    tree.put("/etc/libvirt/qemu.conf", "vnc_listen = '0.0.0.0' # all of them\n")
+    assert audit(tree).one("vnc-no-auth")["severity"] == "critical"
+    tree.put("/etc/libvirt/qemu.conf", "vnc_auto_unix_socket = 1\n")
+    assert audit(tree).rules == []
+
+
+def test_documents_alone_are_incomplete_where_the_host_decides(tmp_path):
+    path = tmp_path / "web.xml"
+    path.write_text(guest(attributes="passwd='kX7r2Qp9' passwdValidTo='2099-01-01T00:00:00'"))
+    outcome = run("audit", "--format", "json", "--xml", path)
+    assert (outcome.code, outcome.rules) == (3, [])
+    assert "qemu.conf" in outcome.report["unreadable"][0]["reason"]
+    path.write_text(guest(inner="<listen type='none'/>"))
+    assert run("audit", "--format", "json", "--xml", path).code == 0
+
+
+def test_documents_of_a_host(tree, tmp_path):
+    path = tmp_path / "web.xml"
+    path.write_text(guest())
+    tree.put("/etc/libvirt/qemu.conf", "vnc_auto_unix_socket = 1")
+    outcome = audit(tree, "--xml", path)
+    assert (outcome.code, outcome.rules) == (0, [])
+
+
+def test_no_secret_is_ever_written(tree):
+    secret = "Sup3rS3cretTicket"
+    tree.put("/etc/libvirt/qemu.conf", f'vnc_password = "{secret}"\nspice_password = "{secret}"')
+    tree.domains("".join(guest(name, f"listen='0.0.0.0' passwd='{secret}'") for name in ("a", "b")))
+    for form in ("table", "json", "sarif"):
+        outcome = run("--format", form, "audit", "-v", "--root", tree.root)
+        assert secret not in outcome.out + outcome.err
+        assert "graphics-password-shared" in outcome.out
+    tree.put("/etc/libvirt/qemu.conf", f'vnc_password = ["{secret}"]\n')
+    outcome = run("audit", "-v", "--debug", "--root", tree.root)
+    assert "conf-parse" in outcome.out
+    assert secret not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (b"vnc_tls = ", 1),
+        (b"\n\nvnc_tls", 3),
+        (b"\x7fELF\0\0\0", 1),
+        (b'vnc_tls = "1"', 1),
+        (b"vnc_tls = 2", 1),
+        (b'a = 1\nvnc_listen = "0.0.0.0', 2),
+    ],
+)
+def test_configuration_that_libvirt_refuses(tree, text, line):
+    tree.domains(guest())
+    tree.put("/etc/libvirt/qemu.conf", text)
+    outcome = audit(tree)
+    assert (outcome.code, outcome.rules) == (1, ["conf-parse"])
+    assert f"qemu.conf:{line} " in outcome.one("conf-parse")["message"]
+    assert outcome.unjudged == [f"/etc/libvirt/qemu.conf:{line}"]
+
+
+def test_configuration_that_cannot_be_read(tree):
+    tree.domains(guest())
+    tree.path("/etc/libvirt/qemu.conf").mkdir(parents=True)
+    outcome = audit(tree)
+    assert (outcome.code, outcome.rules) == (3, [])
+    assert outcome.unjudged == ["/etc/libvirt/qemu.conf"]
+
+
+def test_damaged_definition_is_not_passed_over(tree):
+    tree.put("/etc/libvirt/qemu/web.xml", "<domain type='kvm'><name>web</na")
+    outcome = audit(tree)
+    assert outcome.code == 3
+    assert outcome.unjudged == ["/etc/libvirt/qemu/web.xml:1"]
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nMIIB", b"\0" * 99]
+)
+def test_certificate_that_is_none(tree, data):
+    tree.put("/etc/libvirt/qemu.conf", "vnc_tls = 1")
+    tree.pki("/etc/pki/libvirt-vnc", "")
+    tree.put("/etc/pki/libvirt-vnc/server-cert.pem", data)
+    outcome = audit(tree)
+    assert (outcome.code, outcome.rules) == (1, ["x509-missing"])
+
+
+def test_no_link_leads_out_of_the_root(tree, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "qemu.conf").write_text("vnc_tls = broken")
+    tree.path("/etc/libvirt").mkdir(parents=True)
+    for target in (str(outside), "../../../outside", "../../../../../../../../" + str(outside)):
+        link = tree.path("/etc/libvirt/qemu.conf")
+        link.unlink(missing_ok=True)
+        link.symlink_to(f"{target}/qemu.conf")
+        assert audit(tree).rules == []
+
+
+def test_links_are_those_of_the_host(tree):
+    tree.put("/srv/libvirt/qemu.conf", "vnc_tls = broken")
+    tree.path("/etc").mkdir(exist_ok=True)
+    tree.path("/etc/libvirt").symlink_to("/srv/libvirt")
+    assert audit(tree).rules == ["conf-parse"]
+
+
+def test_fifo_and_endless_link(tree):
+    os.mkfifo(tree.path("/pipe"))
+    tree.path("/loop").symlink_to("/loop")
+    below = Tree(str(tree.root))
+    for name in ("/pipe", "/loop"):
+        assert isinstance(below.read(name), Unreadable)
+    assert below.read("/nowhere/at/all") is None
+    below.close()
+
+
+@pytest.mark.root
+def test_file_that_everybody_may_replace(tree):
+    tree.put("/etc/libvirt/qemu.conf", "vnc_tls = 1\nvnc_tls_x509_verify = 1")
+    tree.pki("/etc/pki/libvirt-vnc", "")
+    tree.path("/etc/pki").chmod(0o777)
+    finding = audit(tree).one("secret-file-mode")
+    assert finding["severity"] == "critical"
+    assert "/etc/pki above it" in finding["message"]
+
+
+def test_selection_and_ignored_findings(tree):
+    tree.domains(guest("a", "listen='0.0.0.0'") + guest("b", "listen='127.0.0.1'"))
+    assert len(audit(tree).findings) == 2
+    assert len(audit(tree, "a").findings) == 1
+    outcome = audit(tree, "--ignore", "vnc-no-auth=b")
+    assert (len(outcome.findings), outcome.report["ignored"]) == (1, 1)
+    assert audit(tree, "--only", "conf-parse").findings == []
+    assert audit(tree, "--ignore", "vnc-no-auth").code == 0
+    assert audit(tree, "--fail-on", "critical", "b").code == 0
+    assert audit(tree, "--exit-zero").code == 0
+    assert audit(tree, "--only", "label-collision").code == 2
+    assert audit(tree, "nobody").code == 2
+
+
+def test_wrong_uses(tree, tmp_path):
+    assert run("audit", "--root", tmp_path / "nowhere").code == 4
+    assert run("audit", "--root", tree.root, "-c", "qemu:///system").code == 2
+    assert run("audit", "--root", tree.root, "--format", "xml").code == 2
+
+
+def test_list_of_rules():
+    outcome = run("audit", "--list-rules", "--format", "json")
+    assert "vnc-no-auth" in {row["rule"] for row in json.loads(outcome.out)["rules"]}
+
+
+def test_sarif(tree):
+    tree.domains(guest(attributes="listen='0.0.0.0'"))
+    outcome = run("audit", "--format", "sarif", "--root", tree.root)
+    (result,) = json.loads(outcome.out)["runs"][0]["results"]
+    assert result["ruleId"] == "vnc-no-auth"
+
+
+def test_running_guest_is_judged_as_it_runs(tree):
+    live = "<domain type='kvm' id='3'><name>web</name><devices>{}</devices></domain>"
+    console = "<graphics type='spice' autoport='yes' {} listen='192.0.2.1' passwd='{}'/>"
+    ticket = "a-long-enough-ticket' passwdValidTo='2099-01-01T00:00:00"
+    tree.domains(live.format(console.format("port='-1' tlsPort='5901'", ticket)))
+    tree.put("/etc/libvirt/qemu.conf", "")
+    assert "spice-cleartext-exposed" in audit(tree, "--fail-on", "high").rules
+    tree.domains(live.format(console.format("tlsPort='5901'", ticket)))
+    assert "spice-cleartext-exposed" not in audit(tree).rules
