@@ -15,6 +15,7 @@ import datetime as dt
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -26,7 +27,7 @@ __all__ = ["HOST", "HostTree"]
 #: The name that all made-up hosts have.
 HOST = "kvm1.example.org"
 
-_HASHES = {"SHA-1": hashes.SHA1, "SHA-256": hashes.SHA256, "MD5": hashes.MD5}
+_HASHES: dict[str, Any] = {"SHA-1": hashes.SHA1, "SHA-256": hashes.SHA256, "MD5": hashes.MD5}
 
 
 class HostTree:
