@@ -21,7 +21,13 @@ from typing import Optional, Union
 
 from attr import frozen
 
-from svirtlib.filerules import Equivalence, Rule, literal_path, substitute
+from svirtlib.filerules import (
+    Equivalence,
+    Rule,
+    has_metacharacters,
+    literal_path,
+    substitute,
+)
 
 __all__ = ["UNDECIDED", "FolderRules", "Matcher", "Undecided"]
 
@@ -39,6 +45,9 @@ class Undecided:
 UNDECIDED = Undecided()
 
 Answer = Union[Rule, None, Undecided]
+
+#: No path begins with it.
+_IMPOSSIBLE = b"\0"
 
 #: As many folders are remembered; their children are often asked for next.
 _REMEMBERED = 4096
@@ -232,8 +241,8 @@ def _as_class(members: frozenset[int]) -> bytes:
 _NOT_SLASH = _as_class(frozenset(range(256)) - {0x2F})
 _OPTIONAL_REST = (_Item(b"(?:/.*)", b"?"), _Item(b"(?:/.+)", b"?"))
 
-#: The start of a pattern that it matches literally, and only so.
-_START = re.compile(rb"(?:(?:[^.^$?*+|\[({\\)]|\\[^A-Za-z0-9])(?![?*+{]))*")
+#: The start of a pattern in which each character stands for itself, once.
+_START = re.compile(rb"(?:[^.^$?*+|\[({\\)]+|\\[^A-Za-z0-9])*")
 
 
 class _Pattern:
@@ -264,13 +273,15 @@ class _Pattern:
         self.rule = rule
         self.place = place
         self._read = False
-        if b"|" in rule.pattern:
+        self.start = _start(rule.pattern)
+        if b"|" in rule.pattern and _may_be_at_top(rule.pattern):
+            # What follows a | at the top need not begin like that.
             self.start = b""
-            self.read()
-        else:
-            found = _START.match(rule.pattern)
-            start = found[0] if found else b""
-            self.start = re.sub(rb"\\(.)", rb"\1", start) if b"\\" in start else start
+        stem = _stem(rule.pattern)
+        if stem.startswith(self.start):
+            self.start = stem
+        elif not self.start.startswith(stem):
+            self.start = _IMPOSSIBLE
 
     def read(self) -> _Pattern:
         """Work out what the pattern means, if that is not done yet.
@@ -296,8 +307,6 @@ class _Pattern:
         self.expression = b"^%s$" % _joined(items)
         if alternatives:
             return self
-        if b"|" in self.rule.pattern:
-            self.start = _start(items)
         last = items[-1]
         if last in _OPTIONAL_REST:
             self._ends = b"."
@@ -329,7 +338,7 @@ class _Pattern:
             ``b"."`` where it matches whatever lies below, ``b"/"`` where it matches what lies
             right in the folder, nothing where that is not certain.
         """
-        if not self.read()._ends:
+        if len(self.start) > len(below) or not self.read()._ends:
             return b""
         if isinstance(self._head, bytes):
             rest = b".*" if self._ends == b"." else b""
@@ -347,13 +356,40 @@ def _joined(items: Sequence[_Item]) -> bytes:
     return b"".join(item.text + item.times for item in items)
 
 
-def _start(items: Sequence[_Item]) -> bytes:
-    start = []
-    for item in items:
-        if item.literal is None or item.times:
-            break
-        start.append(item.literal)
-    return b"".join(start)
+def _start(pattern: bytes) -> bytes:
+    """Return what each path begins with that a pattern without a | at the top matches."""
+    found = _START.match(pattern)
+    start = found[0] if found else b""
+    following = pattern[len(start) : len(start) + 1]
+    if b"\\" in start:
+        start = re.sub(rb"\\(.)", rb"\1", start)
+    # The last character may stand there several times, or not at all.
+    return start[:-1] if following and following in b"?*+{" else start
+
+
+def _stem(pattern: bytes) -> bytes:
+    r"""Return the first part of a pattern, slash included, if it has no metacharacter.
+
+    libselinux compares it with the first part of a path before it asks the expression, as it
+    stands there: ``/a\-b/c`` is for no path, and of ``/a/b|/c`` the second half never counts.
+    """
+    end = pattern.find(b"/", 1)
+    if end < 0 or has_metacharacters(pattern[:end].replace(b"\\", b"")):
+        return b""
+    return pattern[: end + 1]
+
+
+def _may_be_at_top(pattern: bytes) -> bool:
+    """Tell whether a | in a pattern may stand outside of all groups."""
+    depth = 0
+    for byte in pattern:
+        if byte == ord("|") and not depth:
+            return True
+        if byte in b"\\[":
+            # What follows may be no bracket of a group.
+            depth = -len(pattern)
+        depth += (byte == ord("(")) - (byte == ord(")"))
+    return depth < 0
 
 
 def _needle(items: Sequence[_Item]) -> bytes:
@@ -485,7 +521,7 @@ class FolderRules:
     def __init__(
         self,
         level: _Level,
-        exact: Mapping[bytes, Sequence[_Pattern]],
+        exact: Mapping[bytes, Sequence[tuple[int, Rule]]],
         special: frozenset[bytes],
     ) -> None:
         self._level = level
@@ -513,13 +549,11 @@ class FolderRules:
         if name in self._special or name.endswith(b"\n"):
             return UNDECIDED
         question = self._level.question(kind)
-        for pattern in self._exact.get(name, ()):
-            if not pattern.rule.kind or pattern.rule.kind == kind:
-                return (
-                    UNDECIDED
-                    if question.patterns and question.patterns[0].place < pattern.place
-                    else pattern.rule
-                )
+        for place, rule in self._exact.get(name, ()):
+            if not rule.kind or rule.kind == kind:
+                # Nothing is stronger but what libselinux alone takes for one path.
+                stronger = question.patterns and question.patterns[0].place < place
+                return UNDECIDED if stronger else rule
         return question.ask(name) if question.patterns else question.otherwise
 
 
@@ -542,17 +576,18 @@ class Matcher:
         self._distributed = distributed
         # Names whose equivalence is not that of the folder in which they lie.
         self._special = tuple(map(_sources, (local, distributed)))
-        self._exact: dict[bytes, dict[bytes, list[_Pattern]]] = {}
+        self._exact: dict[bytes, dict[bytes, list[tuple[int, Rule]]]] = {}
         patterns = []
         for place, rule in enumerate(rules):
             path = literal_path(rule.pattern)
-            pattern = _Pattern(rule, place)
+            if path is not None and not path.startswith(_stem(rule.pattern)):
+                continue
             if path is None:
-                patterns.append(pattern)
+                patterns.append(_Pattern(rule, place))
             else:
                 folder, _, name = path.rpartition(b"/")
                 names = self._exact.setdefault(folder + b"/", {})
-                names.setdefault(name, []).append(pattern)
+                names.setdefault(name, []).append((place, rule))
         self._patterns = patterns
         self._levels: dict[bytes, _Level] = {}
 

@@ -48,6 +48,7 @@ KINDS = {
 _FLAGS = {b"--": stat.S_IFREG, **{b"-" + k.encode(): v for k, v in KINDS.items() if k not in "af"}}
 
 #: What makes a pattern more than a path, unless a backslash stands before it.
+_META = re.compile(rb"[.^$?*+|\[({]")
 _NO_META = re.compile(rb"(?:[^\\.^$?*+|\[({]|\\.)*\\?", re.DOTALL)
 _LITERAL = re.compile(rb"(?:[^\\]|\\[^0-9A-Za-z])*", re.DOTALL)
 
@@ -105,6 +106,8 @@ def has_metacharacters(pattern: bytes) -> bool:
     So says libselinux (``spec_hasMetaChars``): a backslash takes the meaning from the next
     character, whatever it is.
     """
+    if b"\\" not in pattern:
+        return _META.search(pattern) is not None
     return _NO_META.fullmatch(pattern) is None
 
 
@@ -116,9 +119,11 @@ def literal_path(pattern: bytes) -> Optional[bytes]:
     """
     if has_metacharacters(pattern):
         return None
+    if b"\\" not in pattern:
+        return pattern
     if _LITERAL.fullmatch(pattern) is None:
         return None
-    return re.sub(rb"\\(.)", rb"\1", pattern, flags=re.DOTALL) if b"\\" in pattern else pattern
+    return re.sub(rb"\\(.)", rb"\1", pattern, flags=re.DOTALL)
 
 
 def clean_path(path: bytes) -> bytes:
