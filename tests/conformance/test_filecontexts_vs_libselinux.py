@@ -157,7 +157,7 @@ def test_what_libselinux_does_not_load_we_do_not_load(tmp_path, text, says):
 
 
 def _compile(path):
-    program = require_program("sefcontext_compile", package="policycoreutils")
+    program = require_program("sefcontext_compile", package="selinux-utils")
     subprocess.run([program, str(path)], check=True, capture_output=True)
 
 
