@@ -31,7 +31,7 @@ def check(options: argparse.Namespace) -> int:
     for rule, _ in ignore:
         select_checks([rule])
     report = run_checks(
-        _inventory(options),
+        _inventory(options, policy=options.policy or True),
         checks,
         guests=options.guests,
         ignore=ignore,
@@ -162,7 +162,7 @@ def export(options: argparse.Namespace) -> int:
     """Write the inventory as a snapshot."""
     from svirtlib.snapshot import dump_snapshot
 
-    inventory = _inventory(options)
+    inventory = _inventory(options, policy=options.policy or True)
     _write(options, dump_snapshot(inventory))
     return _incomplete(inventory)
 
@@ -292,7 +292,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _inventory(options: argparse.Namespace) -> Inventory:
+def _inventory(options: argparse.Namespace, *, policy: Union[str, bool] = False) -> Inventory:
     from svirtlib.backends import host, output
     from svirtlib.errors import SelectionError
 
@@ -303,19 +303,23 @@ def _inventory(options: argparse.Namespace) -> Inventory:
 
         if options.files or options.processes:
             raise SelectionError("a snapshot holds all there is; leave out --files, --processes")
-        return load_snapshot(output.read_file(options.snapshot, MAX_BYTES), options.snapshot)
+        found = load_snapshot(output.read_file(options.snapshot, MAX_BYTES), options.snapshot)
+        # What the policy of its host said is in it; only a named one is asked anew.
+        return host.judged_by(found, policy) if isinstance(policy, str) else found
     progress = _Progress() if _wants_progress(options) else None
     if options.xml:
         return host.read_documents(
             options.xml,
             files=bool(options.files),
             processes=bool(options.processes),
+            policy=policy,
             progress=progress,
         )
     return host.read_host(
         options.connect,
         files=options.files,
         processes=options.processes,
+        policy=policy,
         timeout=options.timeout,
         progress=progress,
     )

@@ -12,6 +12,7 @@ from typing import Optional
 
 from attr import frozen
 
+from svirtlib.access import PolicyFacts
 from svirtlib.devices import Devices
 from svirtlib.seclabel import DeviceSeclabel, Seclabel
 from svirtlib.validation import Problem
@@ -240,6 +241,7 @@ class Inventory:
         host_known: the host itself was looked at.
         files_known: files were looked at.
         processes_known: processes were looked at.
+        policy: what a policy says of all that, or None where none was asked.
     """
 
     host: Host = Host()
@@ -250,3 +252,4 @@ class Inventory:
     host_known: bool = False
     files_known: bool = False
     processes_known: bool = False
+    policy: Optional[PolicyFacts] = None

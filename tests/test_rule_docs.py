@@ -5,7 +5,7 @@ In the section "Example" of a page, blocks are marked by what follows the langua
     ```xml bad       domains of which the rule must tell
     ```xml good      domains of which no rule may tell anything
     ```xml           domains of both cases
-    ```console bad   what the host holds: output of ls -Z, ps and getenforce
+    ```console bad   what the host holds: output of ls -Z, ps, getenforce and seinfo
     ```text          what the rule says of the bad case, message and remedy
 """
 
@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 from attr import evolve
 
+from svirtlib.access import DomainFacts, PolicyFacts
 from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS, Need, run_checks
+from svirtlib.context import Context
 from svirtlib.domainxml import parse_document
 from svirtlib.guests import FileLabel, Host, Inventory, Mode, Process
 
@@ -41,6 +43,7 @@ IDENTS = [
     "label-exposure",
     "image-exposure",
     "guest-unconfined",
+    "guest-permissive",
     "host-not-enforcing",
     "process-label-drift",
     "image-label-drift",
@@ -67,6 +70,7 @@ NEEDS = {
     frozenset({Need.HOST}): "the host",
     frozenset({Need.FILES}): "the files",
     frozenset({Need.PROCESSES}): "the processes",
+    frozenset({Need.POLICY}): "a policy",
 }
 
 each_rule = pytest.mark.parametrize("ident", sorted(CHECKS))
@@ -104,6 +108,15 @@ def inventory(page, case):
         elif command == "$ getenforce":
             host = Host(name="kvm1", mode=Mode(output[0].lower()))
             found = evolve(found, host=host, host_known=True)
+        elif command == "$ seinfo --permissive":
+            permissive = {line.strip() for line in output[1:]}
+            labels = [guest.seclabel.label for guest in guests if guest.seclabel is not None]
+            contexts = [Context.parse(label) for label in labels if label is not None]
+            kinds = tuple(
+                DomainFacts(str(one.with_range(None)), True, one.type in permissive)
+                for one in contexts
+            )
+            found = evolve(found, policy=PolicyFacts("policy", domains=kinds))
         else:
             pytest.fail(f"cannot read the output of {command!r}")
     return found

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from needs import require_module
 
-from svirtlib import guests, seclabel, validation
+from svirtlib import access, guests, mls, seclabel, validation
 from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
@@ -24,6 +24,7 @@ SCHEMAS = ROOT / "svirtlib" / "schemas"
 DEMO = ROOT / "svirtlib" / "demo"
 REPORT = json.loads((SCHEMAS / "report-1.json").read_text())
 SNAPSHOT = json.loads((SCHEMAS / "snapshot-1.json").read_text())
+ACCESS = json.loads((SCHEMAS / "access-1.json").read_text())
 
 GAPS = {
     "broken.xml": "<domain><name>broken</name>",
@@ -131,6 +132,10 @@ def test_rules_are_the_code_s():
         (SNAPSHOT["$defs"]["seclabel"], seclabel.Seclabel),
         (SNAPSHOT["$defs"]["device_seclabel"], seclabel.DeviceSeclabel),
         (SNAPSHOT["$defs"]["problem"], validation.Problem),
+        (SNAPSHOT["$defs"]["policy"], access.PolicyFacts),
+        (SNAPSHOT["$defs"]["domain"], access.DomainFacts),
+        (SNAPSHOT["$defs"]["access"], access.TypeAccess),
+        (SNAPSHOT["$defs"]["refused"], access.RefusedContext),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
@@ -151,6 +156,8 @@ def test_properties_are_the_attributes(place, kind):
         (REPORT["properties"]["host"]["properties"]["selinux"]["properties"]["mode"], guests.Mode),
         (REPORT["$defs"]["finding"]["properties"]["layer"], validation.Layer),
         (SNAPSHOT["$defs"]["problem"]["properties"]["layer"], validation.Layer),
+        (SNAPSHOT["$defs"]["access"]["properties"]["relation"], mls.Relation),
+        (ACCESS["properties"]["reasons"]["items"]["properties"]["cause"], access.Cause),
     ],
 )
 def test_enumerations_are_the_code_s(place, kind):

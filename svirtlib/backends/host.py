@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from svirtlib.errors import SelectionError
 from svirtlib.guests import Inventory, Mode
@@ -13,7 +13,13 @@ from svirtlib.ports import Files, Processes, Progress
 if TYPE_CHECKING:
     from svirtlib.generate import DomainContexts
 
-__all__ = ["read_contexts", "read_documents", "read_host", "read_process_labels"]
+__all__ = [
+    "judged_by",
+    "read_contexts",
+    "read_documents",
+    "read_host",
+    "read_process_labels",
+]
 
 
 def read_documents(
@@ -21,6 +27,7 @@ def read_documents(
     *,
     files: bool = False,
     processes: bool = False,
+    policy: Union[str, bool] = False,
     progress: Optional[Progress] = None,
 ) -> Inventory:
     """Take the inventory of files and folders of ``virsh dumpxml`` output.
@@ -29,6 +36,8 @@ def read_documents(
         paths: files, folders, or ``-`` for standard input.
         files: look at the images on this machine too; for documents that were made here.
         processes: look at the processes of this machine too.
+        policy: path of the policy to ask; True for this machine's, if *files* or *processes* say
+            that the documents are from here.
         progress: told of each document that was read.
 
     Raises:
@@ -37,12 +46,13 @@ def read_documents(
     """
     from svirtlib.backends._documents import Documents
 
-    return take_inventory(
+    inventory = take_inventory(
         Documents(paths),
         processes=_processes(labelled=True, system=True) if processes else None,
         files=_files(enforced=False) if files else None,
         progress=progress,
     )
+    return _judged(inventory, policy, here=files or processes)
 
 
 def read_host(
@@ -50,6 +60,7 @@ def read_host(
     *,
     files: Optional[bool] = None,
     processes: Optional[bool] = None,
+    policy: Union[str, bool] = False,
     timeout: Optional[float] = None,
     progress: Optional[Progress] = None,
 ) -> Inventory:
@@ -59,6 +70,7 @@ def read_host(
         uri: what to connect to; None for libvirt's own default.
         files: look at the images; None to do so for a local connection.
         processes: look at the processes; None to do so for a local connection.
+        policy: path of the policy to ask; True for this machine's, if its libvirt is asked.
         timeout: seconds without any answer after which libvirt counts as hung.
         progress: told of each guest that was read.
 
@@ -81,7 +93,7 @@ def read_host(
         look_at_processes = source.is_local if processes is None else processes
         # Where the mode is not known, the labels of processes and files still may be.
         labelled = source.is_local and _selinux.mode_of_host() is not Mode.DISABLED
-        return take_inventory(
+        inventory = take_inventory(
             source,
             processes=_processes(labelled=labelled, system=source.is_system)
             if look_at_processes
@@ -89,8 +101,28 @@ def read_host(
             files=_files(enforced=labelled) if look_at_files else None,
             progress=progress,
         )
+        return _judged(inventory, policy, here=source.is_local)
     finally:
         source.close()
+
+
+def judged_by(inventory: Inventory, path: Optional[str]) -> Inventory:
+    """Return an inventory with what a policy says of its contexts; None for this machine's.
+
+    Raises:
+        PolicyError: *path* is no policy.
+        BackendError: *path* cannot be read, or there is no libsepol.
+    """
+    from svirtlib.backends.policyfacts import with_policy
+
+    return with_policy(inventory, path)
+
+
+def _judged(inventory: Inventory, policy: Union[str, bool], *, here: bool) -> Inventory:
+    """Ask the policy that is meant: a named one, or this machine's for its own guests alone."""
+    if isinstance(policy, str):
+        return judged_by(inventory, policy)
+    return judged_by(inventory, None) if policy and here else inventory
 
 
 def read_contexts() -> DomainContexts:

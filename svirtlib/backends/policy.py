@@ -263,6 +263,15 @@ class Policy:
         bit = self._bit(target_class, permission)
         return bool(self.decide(source, target, target_class) & bit)
 
+    def granted(self, source: str, target: str, target_class: str) -> tuple[str, ...]:
+        """Return the names of all permissions that the policy allows.
+
+        Raises:
+            PolicyError: the policy does not know a context or the class.
+        """
+        bits = self.decide(source, target, target_class)
+        return self._engine.target_class(target_class).names(bits)
+
     def decide(self, source: str, target: str, target_class: str) -> int:
         """Return all that *source* may do to *target*, as the sum of the permissions' bits.
 
@@ -349,6 +358,13 @@ class Policy:
         return self._engine.context_id(subject.text) is not None
 
     # --- Contexts -----------------------------------------------------------------------------
+
+    def accepts(self, text: str) -> bool:
+        """Tell whether the policy accepts a context."""
+        subject = self._subject(text)
+        if subject is None:
+            return self._engine.context_id(text) is not None
+        return self._is_valid(subject)
 
     def refusal(self, text: str) -> str:
         """Return why the policy refuses a context, or an empty text if it accepts it."""

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from svirtlib.checks._check import Check, Need
 from svirtlib.checks._facts import SUBJECTS, Facts
+from svirtlib.checks.guest_permissive import GuestPermissive
 from svirtlib.checks.guest_unconfined import GuestUnconfined
 from svirtlib.checks.host_not_enforcing import HostNotEnforcing
 from svirtlib.checks.image_exposure import ImageExposure
@@ -36,6 +37,7 @@ ALL_CHECKS: tuple[Check, ...] = (
     LabelCollision(),
     LabelExposure(),
     GuestUnconfined(),
+    GuestPermissive(),
     HostNotEnforcing(),
     ImageExposure(),
     ProcessLabelDrift(),
@@ -105,5 +107,6 @@ def _missing(inventory: Inventory) -> set[Need]:
         Need.HOST: inventory.host_known,
         Need.FILES: inventory.files_known,
         Need.PROCESSES: inventory.processes_known,
+        Need.POLICY: inventory.policy is not None,
     }
     return {need for need, is_known in known.items() if not is_known}

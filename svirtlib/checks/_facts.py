@@ -11,13 +11,22 @@ from typing import Optional
 
 from attr import frozen
 
+from svirtlib.access import DomainFacts, TypeAccess
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError, quote
-from svirtlib.guests import FileLabel, Guest, Image, ImageMode, Inventory, Unreadable
-from svirtlib.mls import Level
+from svirtlib.guests import (
+    FileLabel,
+    Guest,
+    Image,
+    ImageKind,
+    ImageMode,
+    Inventory,
+    Unreadable,
+)
+from svirtlib.mls import Level, Relation
 from svirtlib.relations import DominanceIndex, Relations, relate
 from svirtlib.seclabel import SeclabelType
-from svirtlib.standard_types import bound_by_categories
+from svirtlib.standard_types import Access, access_of_guests, bound_by_categories
 
 __all__ = ["SUBJECTS", "Confined", "Facts", "Unconfined", "Use"]
 
@@ -45,6 +54,11 @@ class Confined:
     level: Level
     text: str
     source: str
+
+    @property
+    def kind(self) -> Context:
+        """The context without its range: what a policy's rules look at."""
+        return self.context.with_range(None)
 
 
 @frozen
@@ -98,11 +112,11 @@ class Facts:
             outcome = self._sort_out(guest)
             if isinstance(outcome, Confined):
                 confined.append(outcome)
-                if bound_by_categories(outcome.context.type) is None:
+                if self.bound(outcome.context) is None:
                     undecided.append(
                         Unreadable(
                             f"guest {guest.name}",
-                            f"not decided: no policy was asked whether categories bind the type "
+                            f"not decided: {self._why_not_bound} whether categories bind the type "
                             f"{outcome.context.type}; taken as bound",
                             guest.name,
                         )
@@ -134,20 +148,81 @@ class Facts:
             return Unreadable(
                 f"guest {guest.name}", f"its label cannot be compared: {error}", guest.name
             )
-        if bound_by_categories(context.type) is False:
+        if self.bound(context) is False:
             return Unconfined(
                 guest,
                 f"categories do not bind processes of the type {context.type}",
                 str(context),
                 source,
             )
-        if context.level is None:
+        level = self.level(context)
+        if level is None:
             return Unreadable(
                 f"guest {guest.name}",
                 f"its label has no level and cannot be compared: {quote(text)}",
                 guest.name,
             )
-        return Confined(guest, context, context.level, text, source)
+        return Confined(guest, context, level, text, source)
+
+    # --- What the policy says, or where there is none, what all policies do -------------------
+
+    @cached_property
+    def domains(self) -> dict[str, DomainFacts]:
+        """What the policy says of guests' processes, by ``user:role:type``; empty without one."""
+        policy = self.inventory.policy
+        return {} if policy is None else {facts.domain: facts for facts in policy.domains}
+
+    @cached_property
+    def _accesses(self) -> dict[tuple[str, str, str, Relation], TypeAccess]:
+        policy = self.inventory.policy
+        return {
+            (one.source, one.target, one.target_class, one.relation): one
+            for one in (() if policy is None else policy.accesses)
+        }
+
+    @property
+    def _why_not_bound(self) -> str:
+        if self.inventory.policy is None:
+            return "no policy was asked"
+        return "nothing that the guest may use here shows"
+
+    def domain(self, context: Context) -> Optional[DomainFacts]:
+        """Return what the policy says of a process's type, or None where it was not asked."""
+        return self.domains.get(str(context.with_range(None)))
+
+    def bound(self, context: Context) -> Optional[bool]:
+        """Tell whether categories bind a process; None where that is not decided."""
+        facts = self.domain(context)
+        if facts is not None and facts.bound is not None:
+            return facts.bound
+        return bound_by_categories(context.type)
+
+    def level(self, context: Context) -> Optional[Level]:
+        """Return the level of a context that is compared; None where it has none."""
+        if context.range is None:
+            return None
+        low = self.inventory.policy is not None and self.inventory.policy.low_levels
+        return context.range.low if low else context.range.high
+
+    def access(
+        self, source: Context, target: Context, image: Image, relation: Relation
+    ) -> Optional[Access]:
+        """Return what a process may do to an image, or None where that is not decided.
+
+        Args:
+            source: the process's context.
+            target: the image's context.
+            image: the image.
+            relation: how the process's level stands to the image's.
+        """
+        target_class = "blk_file" if image.kind is ImageKind.BLOCK else "file"
+        key = (str(source.with_range(None)), str(target.with_range(None)), target_class, relation)
+        found = self._accesses.get(key)
+        if found is None:
+            return access_of_guests(target.type)
+        if found.write:
+            return Access.WRITE
+        return Access.READ if found.read else Access.NONE
 
     def _without_label(self, guest: Guest) -> Unconfined | Unreadable:
         """Decide on a running guest whose XML states no label."""
@@ -222,6 +297,14 @@ class Facts:
         for confined in self.confined:
             named.setdefault(confined.guest.name, []).append(confined)
         return named
+
+    @cached_property
+    def kinds(self) -> dict[Context, set[str]]:
+        """Names of :attr:`confined` by their contexts without ranges."""
+        kinds: dict[Context, set[str]] = {}
+        for confined in self.confined:
+            kinds.setdefault(confined.kind, set()).add(confined.guest.name)
+        return kinds
 
     def names(self, positions: Iterable[int]) -> tuple[str, ...]:
         """Return the sorted names of the confined guests at *positions*."""

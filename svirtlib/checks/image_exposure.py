@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Optional
 
 from attr import field, frozen, mutable
 
 from svirtlib.checks._check import Check, command, listed, new_level, one_or_many, restart, several
-from svirtlib.checks._facts import Facts, Use
+from svirtlib.checks._facts import Confined, Facts, Use
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
-from svirtlib.guests import Host, ImageMode
+from svirtlib.guests import Host, Image, ImageMode
 from svirtlib.labelling import labelling
-from svirtlib.mls import Level
+from svirtlib.mls import Level, Relation
 from svirtlib.relations import Group
-from svirtlib.standard_types import Access, access_of_guests
+from svirtlib.standard_types import Access
 
 _SHOWN = 10
 
@@ -26,7 +26,8 @@ class _Bearer:
     """An unshared image with the context that it has, or will get."""
 
     context: Context
-    access: Access
+    level: Level
+    image: Image
     owners: frozenset[str]
     path: str
     source: str
@@ -36,6 +37,8 @@ class _Bearer:
 @mutable
 class _Exposed:
     access: Access
+    level: Level
+    image: Image
     remedy: str
     #: The guests that own every one of the images.
     all_own: frozenset[str]
@@ -51,7 +54,8 @@ class ImageExposure(Check):
     The image has no categories, or a level that is not its guest's; or its guest itself runs
     without categories, so that its level lies below every other's. The real label of the file
     is judged where files are looked at, else the one that libvirt's XML states. Which types
-    guests may use is taken from what Debian's and Fedora's policies have in common.
+    guests may use is the policy's word; without one, what Debian's and Fedora's policies have in
+    common.
     """
 
     ident = "image-exposure"
@@ -65,31 +69,48 @@ class ImageExposure(Check):
             yield from self._without_categories(facts, group)
         exposed: dict[Context, _Exposed] = {}
         for bearer in self._bearers(facts):
-            level = bearer.context.level
-            if level is None:
-                continue
-            everybody = _open_to_all(level)
-            reaching = set() if everybody else self._reaching(facts, bearer, level)
-            if not (self._open(facts, bearer) if everybody else reaching):
+            everybody = _open_to_all(bearer.level)
+            if everybody:
+                access, reaching = self._open(facts, bearer), set[str]()
+            else:
+                access, reaching = self._reaching(facts, bearer)
+            if access is Access.NONE:
                 continue
             entry = exposed.setdefault(
-                bearer.context, _Exposed(bearer.access, bearer.remedy, bearer.owners)
+                bearer.context,
+                _Exposed(access, bearer.level, bearer.image, bearer.remedy, bearer.owners),
             )
+            entry.access = _more(entry.access, access)
             entry.reaching |= reaching
             entry.all_own &= bearer.owners
             entry.owners |= bearer.owners
             entry.paths.add(bearer.path)
             entry.evidence.append(Evidence(bearer.source, f"{bearer.path}: {bearer.context}"))
         for context, entry in exposed.items():
-            if context.level is not None and _open_to_all(context.level):
+            if _open_to_all(entry.level):
                 # All but each image's owners, and so, of several images, but who owns them all.
-                entry.reaching = facts.confined_by_name.keys() - entry.all_own
+                entry.reaching = self._next(facts, context, entry) - entry.all_own
             yield self._exposed(context, entry)
+
+    def _next(self, facts: Facts, context: Context, entry: _Exposed) -> set[str]:
+        """Return the running guests of kinds that may use an image without categories."""
+        return {
+            name
+            for kind, names in facts.kinds.items()
+            if facts.access(kind, context, entry.image, Relation.DOMINATES)
+            not in (Access.NONE, None)
+            for name in names
+        }
 
     def _without_categories(self, facts: Facts, group: Group) -> Iterator[Finding]:
         confined = [facts.confined[position] for position in group.members]
         owners = facts.names(group.members)
-        reaching = facts.names(set(facts.index.dominating(group.level)) - set(group.members))
+        users = self._users(facts, confined)
+        reaching = facts.names(
+            position
+            for position in set(facts.index.dominating(group.level)) - set(group.members)
+            if facts.confined[position].kind in users
+        )
         if not reaching and not _open_to_all(group.level):
             return
         reach = "any other guest can"
@@ -123,17 +144,39 @@ class ImageExposure(Check):
             ),
         )
 
+    def _users(self, facts: Facts, owners: list[Confined]) -> set[Context]:
+        """Return the kinds of guests that may use images of some guests, levels apart."""
+        contexts = {
+            (context, image.kind): image
+            for owner in owners
+            for image in owner.guest.images
+            if image.mode is ImageMode.PRIVATE
+            for text in [labelling(owner.guest, image, facts.inventory.host).context]
+            for context in [None if text is None else _parsed(text)]
+            if context is not None
+        }
+        return {
+            kind
+            for kind in facts.kinds
+            if not contexts
+            or any(
+                facts.access(kind, context, image, Relation.DOMINATES) is not Access.NONE
+                for (context, _), image in contexts.items()
+            )
+        }
+
     def _bearers(self, facts: Facts) -> Iterator[_Bearer]:
         for uses in facts.uses.values():
             if facts.shared(uses):
                 continue
             for context, (source, use) in self._contexts(facts, uses).items():
-                access = access_of_guests(context.type)
-                if context.range is None or access not in (Access.READ, Access.WRITE):
+                level = facts.level(context)
+                if level is None:
                     continue
                 yield _Bearer(
                     context=context,
-                    access=access,
+                    level=level,
+                    image=use.image,
                     owners=frozenset(use.guest.name for use in uses),
                     path=use.image.name,
                     source=source,
@@ -175,34 +218,44 @@ class ImageExposure(Check):
             for confined in facts.confined_by_name.get(name, ())
         ]
 
-    def _open(self, facts: Facts, bearer: _Bearer) -> bool:
-        """Tell whether an image without categories is to be told of.
+    def _open(self, facts: Facts, bearer: _Bearer) -> Access:
+        """Return what guests may do to an image without categories, if it is to be told of.
 
-        It is a cause of its own, and open to whichever guest starts next; unless its guest has
-        no categories either, which is told of that guest.
+        It is a cause of its own, and open to whichever guest starts next, which will be of the
+        kind of one that runs; unless its guest has no categories either, which is told of that
+        guest.
         """
         owners = self._owners(facts, bearer)
-        if owners:
-            return not all(_open_to_all(owner) for owner in owners)
-        return not facts.confined_by_name.keys() <= bearer.owners
+        if owners and all(_open_to_all(owner) for owner in owners):
+            return Access.NONE
+        if not owners and facts.confined_by_name.keys() <= bearer.owners:
+            return Access.NONE
+        return _most(_access(facts, kind, bearer, Relation.DOMINATES) for kind in facts.kinds)
 
-    def _reaching(self, facts: Facts, bearer: _Bearer, level: Level) -> set[str]:
-        """Return the running guests that reach an image with categories.
+    def _reaching(self, facts: Facts, bearer: _Bearer) -> tuple[Access, set[str]]:
+        """Return the running guests that reach an image with categories, and what they may do.
 
         Only those count whose own level does not tell that they reach it.
         """
         owners = self._owners(facts, bearer)
         reaching: set[str] = set()
-        for position in facts.index.dominating(level):
+        most = Access.NONE
+        for position in facts.index.dominating(bearer.level):
             confined = facts.confined[position]
             if confined.guest.name in bearer.owners:
                 continue
-            if not owners or not all(confined.level.dominates(owner) for owner in owners):
+            if owners and all(confined.level.dominates(owner) for owner in owners):
+                continue
+            equal = confined.level == bearer.level
+            relation = Relation.EQUAL if equal else Relation.DOMINATES
+            access = _access(facts, confined.kind, bearer, relation)
+            if access is not Access.NONE:
                 reaching.add(confined.guest.name)
-        return reaching
+                most = _more(most, access)
+        return most, reaching
 
     def _exposed(self, context: Context, entry: _Exposed) -> Finding:
-        everybody = context.level is not None and _open_to_all(context.level)
+        everybody = _open_to_all(entry.level)
         reaching = tuple(sorted(entry.reaching))
         owners = tuple(sorted(entry.owners))
         paths = tuple(sorted(entry.paths))
@@ -231,6 +284,22 @@ class ImageExposure(Check):
             remedy=entry.remedy + ("; likewise for the other images" if len(paths) > 1 else ""),
             evidence=tuple(entry.evidence[:_SHOWN]),
         )
+
+
+def _access(facts: Facts, kind: Context, bearer: _Bearer, relation: Relation) -> Access:
+    """Return what a kind of guest may do to the image; nothing where that is not decided."""
+    return facts.access(kind, bearer.context, bearer.image, relation) or Access.NONE
+
+
+def _most(accesses: Iterable[Access]) -> Access:
+    most = Access.NONE
+    for access in accesses:
+        most = _more(most, access)
+    return most
+
+
+def _more(one: Access, other: Access) -> Access:
+    return max(one, other, key=[Access.NONE, Access.READ, Access.WRITE].index)
 
 
 def _open_to_all(level: Level) -> bool:

@@ -19,6 +19,8 @@ _SHOWN = 10
 @mutable
 class _Holders:
     reason: str
+    #: The grammar would take it.
+    by_policy: bool = False
     #: Guests whose XML states it.
     stating: set[str] = field(factory=set)
     guests: set[str] = field(factory=set)
@@ -27,7 +29,7 @@ class _Holders:
 
 
 class LabelInvalid(Check):
-    """A context of a guest or an image does not fit the grammar that the kernel reads.
+    """A context of a guest or an image that the policy, or the grammar of contexts, refuses.
 
     libvirt looks at no label before it uses it: the guest fails to start, or, with a
     permissive kernel, runs without one. A file with such a label is unlabeled to the kernel.
@@ -41,18 +43,22 @@ class LabelInvalid(Check):
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for each such context."""
         found: dict[str, _Holders] = {}
+        policy = facts.inventory.policy
+        unknown = {} if policy is None else {one.context: one.reason for one in policy.refused}
         for guest, purpose, text in facts.labels():
-            reason = _refusal(text)
+            reason = _refusal(text) or unknown.get(text, "")
             if reason:
-                holders = found.setdefault(text, _Holders(reason))
+                holders = found.setdefault(text, _Holders(reason, not _refusal(text)))
                 if guest.name not in holders.stating:
                     holders.evidence.append(
                         Evidence(guest.source, f"{guest.name}: {purpose} {text}")
                     )
                 holders.stating.add(guest.name)
-        self._baselabels(facts, found)
+        self._baselabels(facts, found, unknown)
         for label in facts.inventory.files:
-            reason = "" if label.context is None else _refusal(label.context)
+            reason = ""
+            if label.context is not None:
+                reason = _refusal(label.context) or unknown.get(label.context, "")
             if reason and label.context is not None:
                 holders = found.setdefault(label.context, _Holders(reason))
                 holders.paths.add(label.path)
@@ -67,7 +73,12 @@ class LabelInvalid(Check):
         guests = tuple(sorted(holders.stating | holders.guests))
         paths = tuple(sorted(holders.paths))
         bearers = sorted(holders.stating) or paths
-        if holders.stating:
+        if holders.stating and holders.by_policy:
+            remedy = (
+                f"{command('virsh', 'edit', bearers[0])}, and write a context that the policy "
+                f"knows; or load the policy module that brings it: `semodule -i`"
+            )
+        elif holders.stating:
             remedy = (
                 f"{command('virsh', 'edit', bearers[0])}, and write it as user:role:type:range, "
                 f"such as system_u:system_r:svirt_t:s0:c87,c520 (the lower category first)"
@@ -91,16 +102,23 @@ class LabelInvalid(Check):
             evidence=tuple(holders.evidence[:_SHOWN]),
         )
 
-    def _baselabels(self, facts: Facts, found: dict[str, _Holders]) -> None:
+    def _baselabels(
+        self, facts: Facts, found: dict[str, _Holders], unknown: dict[str, str]
+    ) -> None:
         """Look at baselabels: only their type takes effect, and a range may be left out."""
         for guest in facts.inventory.guests:
             seclabel = guest.seclabel
             if seclabel is None or seclabel.type is not SeclabelType.DYNAMIC:
                 continue
             text = seclabel.baselabel
-            reason = "" if text is None else _refusal(text, range_needed=False)
+            reason = ""
+            if text is not None:
+                # A policy is asked with the level that libvirt puts in.
+                asked = text if text.count(":") > 2 else f"{text}:s0"
+                reason = _refusal(text, range_needed=False) or unknown.get(asked, "")
             if reason and text is not None:
-                holders = found.setdefault(text, _Holders(reason))
+                by_policy = not _refusal(text, range_needed=False)
+                holders = found.setdefault(text, _Holders(reason, by_policy))
                 holders.stating.add(guest.name)
                 holders.evidence.append(Evidence(guest.source, f"{guest.name}: baselabel {text}"))
 

@@ -17,7 +17,6 @@ from svirtlib.guests import Guest
 from svirtlib.mls import Level
 from svirtlib.relations import Cause, relate
 from svirtlib.seclabel import SeclabelType
-from svirtlib.standard_types import bound_by_categories
 
 _SHOWN = 10
 _TOGETHER = "whenever they run together,"
@@ -208,7 +207,7 @@ def _statics(facts: Facts) -> Iterator[_Static]:
             context = Context.parse(seclabel.label)
         except InvalidContextError:
             continue
-        if context.level is not None and bound_by_categories(context.type) is not False:
+        if context.level is not None and facts.bound(context) is not False:
             yield _Static(guest, context, context.level, seclabel.label)
 
 

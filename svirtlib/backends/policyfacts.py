@@ -1,0 +1,209 @@
+"""What a policy says of an inventory's contexts, put into the inventory for the checks.
+
+The policy is asked about kinds of processes and images (``user:role:type``), once for each way
+in which their levels can stand to each other, not about each pair of guests. The levels asked
+with are made up; what the policy makes of them holds for all that stand so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Optional
+
+from attr import evolve
+
+from svirtlib.access import DomainFacts, PolicyFacts, RefusedContext, TypeAccess
+from svirtlib.backends.policy import Policy, open_policy
+from svirtlib.context import Context
+from svirtlib.errors import BackendError, InvalidContextError, PolicyError
+from svirtlib.guests import Guest, Inventory, Unreadable
+from svirtlib.labelling import labelling
+from svirtlib.mls import Relation
+from svirtlib.seclabel import SeclabelType
+
+__all__ = ["with_policy"]
+
+#: What an image is to the policy: a file, or a block device.
+_CLASSES = ("file", "blk_file")
+
+#: Source's and target's levels, without the sensitivity, for each relation.
+_LEVELS = {
+    Relation.EQUAL: ("c0,c1", "c0,c1"),
+    Relation.DOMINATES: ("c0.c2", "c0,c1"),
+    Relation.DOMINATED: ("c0,c1", "c0.c2"),
+    Relation.INCOMPARABLE: ("c0,c1", "c2,c3"),
+}
+
+
+def with_policy(inventory: Inventory, path: Optional[str] = None) -> Inventory:
+    """Return the inventory with what a policy says of it.
+
+    Args:
+        inventory: what was found.
+        path: the policy; None for that of this machine. Without any, the inventory stays as it
+            is; one that is there and cannot be read becomes something unreadable in it.
+
+    Raises:
+        PolicyError: *path* is no policy.
+        BackendError: *path* cannot be read, or there is no libsepol.
+    """
+    try:
+        policy = open_policy(path)
+    except BackendError as error:
+        if path is not None:
+            raise
+        gap = Unreadable("policy", f"not decided by policy: {error}")
+        return evolve(inventory, unreadable=(*inventory.unreadable, gap))
+    if policy is None:
+        return inventory
+    with policy:
+        return evolve(inventory, policy=_facts(policy, inventory))
+
+
+def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
+    refused: dict[str, str] = {}
+    domains: dict[str, Context] = {}
+    images: dict[str, Context] = {}
+    for text, kinds in (
+        *((text, (domains,)) for text in _process_contexts(inventory)),
+        *((text, (images,)) for text in _image_contexts(inventory)),
+    ):
+        try:
+            context = Context.parse(text)
+        except InvalidContextError:
+            continue  # label-invalid tells of it, with or without a policy
+        if context.range is None or text in refused:
+            continue
+        if not policy.accepts(text):
+            refused[text] = policy.refusal(text)
+            continue
+        for known in kinds:
+            known.setdefault(_kind(context), context)
+    accesses = [
+        access
+        for domain in sorted(domains)
+        for image in sorted(images)
+        for target_class in _CLASSES
+        for access in _accesses(policy, domain, image, target_class)
+    ]
+    return PolicyFacts(
+        source=policy.source,
+        low_levels=any(
+            _compares_low(policy, access)
+            for access in accesses
+            if access.relation is Relation.EQUAL
+        ),
+        domains=tuple(
+            DomainFacts(
+                domain,
+                _is_bound(policy, domain, [one for one in accesses if one.source == domain]),
+                policy.is_permissive(domains[domain].type),
+            )
+            for domain in sorted(domains)
+        ),
+        accesses=tuple(accesses),
+        refused=tuple(RefusedContext(text, refused[text]) for text in sorted(refused)),
+    )
+
+
+def _kind(context: Context) -> str:
+    return str(context.with_range(None))
+
+
+def _process_contexts(inventory: Inventory) -> Iterator[str]:
+    for guest in inventory.guests:
+        if guest.process is not None:
+            yield guest.process.context
+        seclabel = guest.seclabel
+        if seclabel is None or seclabel.type is SeclabelType.NONE:
+            continue
+        if seclabel.label is not None and _takes_effect(guest):
+            yield seclabel.label
+        if seclabel.baselabel is not None and seclabel.type is SeclabelType.DYNAMIC:
+            yield _with_level(seclabel.baselabel)
+
+
+def _image_contexts(inventory: Inventory) -> Iterator[str]:
+    for label in inventory.files:
+        if label.context is not None:
+            yield label.context
+    for guest in inventory.guests:
+        if guest.seclabel is not None and guest.seclabel.imagelabel is not None and guest.running:
+            yield guest.seclabel.imagelabel
+        for image in guest.images:
+            if image.seclabel is not None and image.seclabel.label is not None:
+                yield image.seclabel.label
+            stated = labelling(guest, image, inventory.host).context if guest.running else None
+            if stated is not None:
+                yield stated
+
+
+def _takes_effect(guest: Guest) -> bool:
+    seclabel = guest.seclabel
+    return guest.running or (seclabel is not None and seclabel.type is SeclabelType.STATIC)
+
+
+def _with_level(baselabel: str) -> str:
+    """Return a baselabel with a level: libvirt puts the one that it draws there."""
+    return baselabel if baselabel.count(":") > 2 else f"{baselabel}:s0"
+
+
+def _accesses(policy: Policy, domain: str, image: str, target_class: str) -> Iterator[TypeAccess]:
+    for relation, (low, high) in _LEVELS.items():
+        granted = _granted(policy, f"{domain}:s0:{low}", f"{image}:s0:{high}", target_class)
+        if granted is None:
+            return
+        yield TypeAccess(
+            domain,
+            image,
+            target_class,
+            relation,
+            read={"open", "read"} <= granted,
+            write={"open", "write"} <= granted,
+        )
+
+
+def _granted(policy: Policy, source: str, target: str, target_class: str) -> Optional[set[str]]:
+    """Return the permissions that the policy grants, or None if it knows no such levels."""
+    try:
+        return set(policy.granted(source, target, target_class))
+    except PolicyError:
+        return None
+
+
+def _is_bound(policy: Policy, domain: str, accesses: list[TypeAccess]) -> Optional[bool]:
+    """Tell whether categories bind a domain; None if it can do nothing here that shows it.
+
+    Shown by what it may do to the images of this host and, for guests without any, to another
+    process of its own kind.
+    """
+    equal = {
+        (one.target, one.target_class): one for one in accesses if one.relation is Relation.EQUAL
+    }
+    apart = {
+        (one.target, one.target_class): one
+        for one in accesses
+        if one.relation is Relation.INCOMPARABLE
+    }
+    if any(one.read or one.write for one in apart.values()):
+        return False
+    if any(one.read or one.write for one in equal.values()):
+        return True
+    own = _granted(policy, f"{domain}:s0:c0,c1", f"{domain}:s0:c0,c1", "process")
+    others = _granted(policy, f"{domain}:s0:c0,c1", f"{domain}:s0:c2,c3", "process")
+    if own is None or others is None or "signal" not in own:
+        return None
+    return "signal" not in others
+
+
+def _compares_low(policy: Policy, access: TypeAccess) -> bool:
+    """Tell whether a range reaches no further than its low level (MLS)."""
+    if not access.read:
+        return False
+    granted = _granted(
+        policy,
+        f"{access.source}:s0-s0:c0,c1",
+        f"{access.target}:s0:c0,c1",
+        access.target_class,
+    )
+    return granted is not None and "read" not in granted
