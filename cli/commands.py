@@ -274,6 +274,13 @@ def sync(options: argparse.Namespace) -> int:
     return allocation.sync(options, _inventory, _write)
 
 
+def hook(options: argparse.Namespace) -> int:
+    """Judge a guest that starts, or install what does so."""
+    from svirtlib.cli.hook import run
+
+    return run(options, _write)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "audit": audit,
@@ -289,6 +296,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "release": release,
     "gc": collect,
     "sync": sync,
+    "hook": hook,
 }
 
 

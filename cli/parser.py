@@ -28,6 +28,7 @@ FORMATS = {
     "release": ("table", "json"),
     "gc": ("table", "json"),
     "sync": ("table", "json"),
+    "hook": ("table",),
 }
 
 _EXIT_CODES = """\
@@ -404,6 +405,12 @@ def _sync(add: _Add) -> None:
     _sources(parser)
 
 
+def _hook(add: _Add) -> None:
+    from svirtlib.cli import hook
+
+    hook.add_verbs(add("judge guests when they start; install what does so"))
+
+
 #: What adds each verb, in the order of the help. It loads the verb's own module, if it has one.
 _VERBS: dict[str, Callable[[_Add], None]] = {
     "check": _check,
@@ -420,4 +427,5 @@ _VERBS: dict[str, Callable[[_Add], None]] = {
     "release": _release,
     "gc": _gc,
     "sync": _sync,
+    "hook": _hook,
 }

@@ -9,20 +9,23 @@ and no privileges.
 True
 >>> str(Level.parse("s0:c3,c1,c2"))
 's0:c1.c3'
+
+Each is loaded when it is first asked for: libvirt's hook runs at each start of a guest, and
+must not wait for what it does not use.
 """
 
-from __future__ import annotations
-
-from svirtlib.context import Context
-from svirtlib.errors import (
-    InvalidContextError,
-    InvalidLevelError,
-    InvalidRangeError,
-    LabelError,
-    LabelSpaceError,
-    SvirtError,
-)
-from svirtlib.mls import CategorySet, LabelSpace, Level, Range, Relation
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from svirtlib.context import Context
+    from svirtlib.errors import (
+        InvalidContextError,
+        InvalidLevelError,
+        InvalidRangeError,
+        LabelError,
+        LabelSpaceError,
+        SvirtError,
+    )
+    from svirtlib.mls import CategorySet, LabelSpace, Level, Range, Relation
 
 __all__ = [
     "CategorySet",
@@ -40,3 +43,22 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import svirtlib.context
+    import svirtlib.errors
+    import svirtlib.mls
+
+    for module in (svirtlib.context, svirtlib.errors, svirtlib.mls):
+        if name in module.__all__:
+            value: object = getattr(module, name)
+            globals()[name] = value
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -34,11 +34,11 @@ def _layers() -> dict[str, int]:
     layers: dict[str, int] = {}
     layer = None
     for line in _fenced("layers").splitlines():
-        row = re.fullmatch(r"([\d ])  (svirtlib[\w.*]*) +\S.*", line)
+        row = re.fullmatch(r"(\d*) +(svirtlib[\w.*]*) +\S.*", line)
         if row is None:
             assert line.startswith(" "), f"docs/architecture.md: cannot read {line!r}"
             continue
-        if row[1] != " ":
+        if row[1]:
             layer = int(row[1])
         assert layer is not None, f"docs/architecture.md: no layer stands before {line!r}"
         assert row[2] not in layers, f"docs/architecture.md lists {row[2]} twice"

@@ -15,7 +15,7 @@ from svirtlib.guests import Host, Mode, Unreadable
 if TYPE_CHECKING:
     from svirtlib.generate import DomainContexts
 
-__all__ = ["domain_contexts", "host_facts", "mode_of_host"]
+__all__ = ["domain_contexts", "file_context", "host_facts", "mode_of_host"]
 
 
 #: What every host with a policy has, even where SELinux is off.
@@ -101,6 +101,29 @@ def domain_contexts() -> DomainContexts:
     if len(images) > 1:
         contexts = evolve(contexts, content=images[1])
     return contexts
+
+
+def file_context(path: str, kind: int) -> Optional[str]:
+    """Return the context that this machine's policy gives to a path, or None without one.
+
+    Args:
+        path: absolute path, which need not exist.
+        kind: its file type, such as :data:`stat.S_IFREG`.
+    """
+    selinux = _bindings()
+    if selinux is None:
+        return None
+    try:
+        handle = selinux.selabel_open(selinux.SELABEL_CTX_FILE, None, 0)
+    except OSError:
+        return None
+    try:
+        context: str = selinux.selabel_lookup_raw(handle, path, kind)[1]
+    except OSError:
+        return None
+    finally:
+        selinux.selabel_close(handle)
+    return context
 
 
 def _contexts(path: str) -> list[Context]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from svirtlib.checks._check import Check, Need
+from svirtlib.checks._check import Check, Need, command
 from svirtlib.checks._facts import SUBJECTS, Facts
 from svirtlib.checks.guest_permissive import GuestPermissive
 from svirtlib.checks.guest_unconfined import GuestUnconfined
@@ -30,7 +30,16 @@ from svirtlib.engine import Selection, cut, find_guests, select_rules
 from svirtlib.findings import Finding, NotRun, Report
 from svirtlib.guests import Inventory
 
-__all__ = ["ALL_CHECKS", "Check", "Need", "cut", "find_guests", "run_checks", "select_checks"]
+__all__ = [
+    "ALL_CHECKS",
+    "Check",
+    "Need",
+    "command",
+    "cut",
+    "find_guests",
+    "run_checks",
+    "select_checks",
+]
 
 #: Every rule, the worst first; within a severity as the documents list them.
 ALL_CHECKS: tuple[Check, ...] = (
