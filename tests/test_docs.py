@@ -60,11 +60,14 @@ def _commands(text, program):
                 yield arguments[: ends[0]] if ends else arguments
 
 
-def _parsers():
-    """The program's parser and those of its verbs."""
-    parser = make_parser()
-    (verbs,) = (a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    return [parser, *verbs.choices.values()]
+def _parsers(parser=None):
+    """The program's parser, those of its verbs, and those of the verbs' own verbs."""
+    parser = parser or make_parser()
+    groups = [
+        action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
+    ]
+    inner = [choice for group in groups for choice in group.choices.values()]
+    return [parser, *(found for choice in inner for found in _parsers(choice))]
 
 
 def _refusal(arguments, capsys):
@@ -80,7 +83,7 @@ def test_commands_parse(path, capsys):
     verbs = _parsers()[1:]
     for arguments in _commands(path.read_text(), "svirt-label"):
         # The name of the program alone, or of a verb, is no command to be typed.
-        if arguments and arguments not in [[verb.prog.split()[-1]] for verb in verbs]:
+        if arguments and arguments not in [verb.prog.split()[1:] for verb in verbs]:
             assert _refusal(arguments, capsys) == "", arguments
 
 
