@@ -25,6 +25,7 @@ DEMO = ROOT / "svirtlib" / "demo"
 REPORT = json.loads((SCHEMAS / "report-1.json").read_text())
 SNAPSHOT = json.loads((SCHEMAS / "snapshot-1.json").read_text())
 ACCESS = json.loads((SCHEMAS / "access-1.json").read_text())
+ALLOCATION = json.loads((SCHEMAS / "allocation-1.json").read_text())
 
 GAPS = {
     "broken.xml": "<domain><name>broken</name>",
@@ -222,3 +223,45 @@ def test_snapshot_is_judged_as_its_source(run, gaps, tmp_path, name):
     for options in ([], ["--format", "json"], ["--verbose"]):
         assert run("check", *options, "--snapshot", snapshot) == run("check", *options, *source)
     assert run("export", "--snapshot", snapshot) == (status, text)
+
+
+OWNER = "11111111-2222-3333-4444-555555555555"
+REGISTRY_VERBS = {
+    "svirt-label/allocate/1": [
+        ["allocate", "--count", "2", "--xml", DEMO / "dumpxml"],
+        ["allocate", "--owner", OWNER, "--name", "a", "--lease", "1h", "--xml", DEMO / "dumpxml"],
+        ["reserve", "s0:c1000.c1002"],
+        ["release", "s0:c1000.c1002"],
+    ],
+    "svirt-label/reservations/1": [["list", "--reserved"], ["gc", "--xml", DEMO / "dumpxml"]],
+    "svirt-label/sync/1": [["sync", "--xml", DEMO / "dumpxml"]],
+    "svirt-label/allocation-plan/1": [["allocate", "--plan", "--xml", DEMO / "dumpxml"]],
+}
+
+
+def test_documents_of_the_registry_s_verbs(run, tmp_path):
+    Draft202012Validator.check_schema(ALLOCATION)
+    named = {one["properties"]["schema"]["const"] for one in ALLOCATION["$defs"].values()
+             if "schema" in one.get("properties", {})}  # fmt: skip
+    assert named == set(REGISTRY_VERBS)
+    for name, commands in REGISTRY_VERBS.items():
+        for command in commands:
+            more = [] if "--plan" in command else ["--registry", tmp_path / "registry.db"]
+            status, text = run(*command, "--format", "json", *more)
+            document = _valid(text, ALLOCATION)
+            assert (command, status, document["schema"]) == (command, 0, name)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schema": "svirt-label/allocate/2"},
+        {"levels": ["c1,c2"]},
+        {"levels": None},
+        {"surprise": 1},
+    ],
+)
+def test_schema_of_the_registry_s_verbs_refuses(run, tmp_path, wrong):
+    _, text = run("reserve", "s0:c1,c2", "--format", "json", "--registry", tmp_path / "r.db")
+    document = _valid(text, ALLOCATION)
+    assert not Draft202012Validator(ALLOCATION).is_valid({**document, **wrong})

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from xmlmaker import uuid_of
 
-from svirtlib.backends._procfs import ProcessTable, daemon_range
+from svirtlib.backends._procfs import ProcessTable, daemon_range, labelled_processes
 from svirtlib.guests import Guest, Process, Unreadable
 from svirtlib.inventory import guest_key
 
@@ -250,3 +250,24 @@ def test_a_process_that_ends_meanwhile_is_no_error(start, monkeypatch):
     )
     pid = start(command("svirt-test-here"))
     assert pid in {process.pid for process in ProcessTable()._qemus()}
+
+
+def test_labels_of_processes_are_those_with_categories_of_their_own(proc):
+    container = "system_u:system_r:container_t:s0:c5,c6"
+    proc.add(300, ["sleep"], container, "sleep")
+    proc.add(40, command("a"))
+    # The same container's second process, a clearance, a level without categories, a secmodel
+    # without levels, and what is no context at all.
+    proc.add(301, ["sleep"], container, "sleep")
+    proc.add(50, ["sshd"], "system_u:system_r:sshd_t:s0-s0:c0.c1023", "sshd")
+    proc.add(51, ["cron"], "system_u:system_r:crond_t:s0", "cron")
+    proc.add(52, ["x"], "docker-default (enforce)", "x")
+    proc.add(53, ["x"], "unconfined", "x")
+    assert list(labelled_processes(str(proc.folder))) == [
+        ("process 40", LABEL),
+        ("process 300", container),
+    ]
+
+
+def test_no_proc_has_no_labels(tmp_path):
+    assert list(labelled_processes(str(tmp_path / "nowhere"))) == []
