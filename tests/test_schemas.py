@@ -226,7 +226,7 @@ def test_snapshot_is_judged_as_its_source(run, gaps, tmp_path, name):
 
 
 OWNER = "11111111-2222-3333-4444-555555555555"
-REGISTRY_VERBS = {
+REGISTRY_VERBS: dict[str, list[list[object]]] = {
     "svirt-label/allocate/1": [
         ["allocate", "--count", "2", "--xml", DEMO / "dumpxml"],
         ["allocate", "--owner", OWNER, "--name", "a", "--lease", "1h", "--xml", DEMO / "dumpxml"],
