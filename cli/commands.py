@@ -281,6 +281,13 @@ def hook(options: argparse.Namespace) -> int:
     return run(options, _write)
 
 
+def storage(options: argparse.Namespace) -> int:
+    """Label storage for guests."""
+    from svirtlib.cli import storage
+
+    return storage.run(options, _write)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "audit": audit,
@@ -297,6 +304,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "gc": collect,
     "sync": sync,
     "hook": hook,
+    "storage": storage,
 }
 
 

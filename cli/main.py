@@ -17,6 +17,7 @@ from svirtlib.errors import (
     CategoriesExhaustedError,
     DomainXMLError,
     LabelError,
+    PartialChangeError,
     SelectionError,
     SnapshotError,
     SvirtError,
@@ -100,6 +101,8 @@ def _attempt(
 
 
 def _status(error: SvirtError) -> ExitCode:
+    if isinstance(error, PartialChangeError):
+        return ExitCode.PARTIAL_CHANGE
     if isinstance(error, _USER_ERRORS):
         return ExitCode.USAGE
     if isinstance(error, CategoriesExhaustedError) and error.wanted > error.capacity:

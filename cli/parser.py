@@ -29,6 +29,7 @@ FORMATS = {
     "gc": ("table", "json"),
     "sync": ("table", "json"),
     "hook": ("table",),
+    "storage": ("table", "json"),
 }
 
 _EXIT_CODES = """\
@@ -38,6 +39,7 @@ exit status:
   2  usage error, or an input that is not what the verb takes
   3  incomplete: something could not be read or decided
   4  nothing could be checked: no libvirt, no permission, no bindings
+  5  a change stopped part way; what was done and how to undo it is told
 """
 
 
@@ -411,6 +413,17 @@ def _hook(add: _Add) -> None:
     hook.add_verbs(add("judge guests when they start; install what does so"))
 
 
+def _storage(add: _Add) -> None:
+    from svirtlib.cli import storage
+
+    parser = add(
+        "label storage for guests: plan, apply, undo",
+        "Find out which file-context rules and labels storage for guests needs, make them so in "
+        "one transaction with a journal, and take that back.",
+    )
+    storage.add_verbs(parser, functools.partial(_general_options, default=False))
+
+
 #: What adds each verb, in the order of the help. It loads the verb's own module, if it has one.
 _VERBS: dict[str, Callable[[_Add], None]] = {
     "check": _check,
@@ -428,4 +441,5 @@ _VERBS: dict[str, Callable[[_Add], None]] = {
     "gc": _gc,
     "sync": _sync,
     "hook": _hook,
+    "storage": _storage,
 }

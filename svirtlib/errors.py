@@ -16,6 +16,8 @@
     ├─ PolicyError (ValueError)         a file is no policy, or the policy knows no such name
     ├─ AllocationError (ValueError)     labels were asked for that cannot be handed out
     │  └─ CategoriesExhaustedError      all are taken; says by how many
+    ├─ StorageError (ValueError)        a path, rule or image was named that must not be labelled
+    ├─ PartialChangeError               a change stopped part way; says how to take it back
     ├─ GenerationError (ValueError)     a seclabel was asked for that libvirt would refuse,
     │                                   or that would be unsafe
     └─ BackendError                     the system could not be asked
@@ -48,9 +50,11 @@ __all__ = [
     "InvalidRangeError",
     "LabelError",
     "LabelSpaceError",
+    "PartialChangeError",
     "PolicyError",
     "SelectionError",
     "SnapshotError",
+    "StorageError",
     "SvirtError",
     "quote",
 ]
@@ -220,6 +224,29 @@ class GenerationError(SvirtError, ValueError):
 
 def _generation_error(what: str, why: str, remedy: str, unsafe: bool) -> GenerationError:
     return GenerationError(what, why, remedy, unsafe=unsafe)
+
+
+class StorageError(SvirtError, ValueError):
+    """A path, a rule or an image was named that cannot or must not be labelled."""
+
+
+class PartialChangeError(SvirtError):
+    """A change stopped part way.
+
+    Attributes:
+        done: what was changed until then.
+        reason: what stopped it.
+        undo: how to take back what was done, and how to go on.
+    """
+
+    def __init__(self, done: str, reason: str, undo: str) -> None:
+        self.done = done
+        self.reason = reason
+        self.undo = undo
+        super().__init__(f"stopped part way: {reason}; until then {done}; {undo}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (type(self), (self.done, self.reason, self.undo))
 
 
 class BackendError(SvirtError):

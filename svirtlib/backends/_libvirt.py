@@ -26,6 +26,8 @@ from svirtlib.errors import (
     BackendTimeoutError,
     BackendUnavailableError,
     DomainXMLError,
+    SelectionError,
+    quote,
 )
 from svirtlib.guests import Guest, Host, Image, Mode, Process, Unreadable
 from svirtlib.ports import Progress
@@ -39,6 +41,9 @@ _Description = tuple[str, Optional[str]]
 
 #: Seconds without any answer after which libvirt counts as hung.
 DEFAULT_TIMEOUT = 30.0
+
+#: Pools whose volumes are devices, which have no folder of their own.
+_POOLS_OF_DEVICES = frozenset({"disk", "iscsi", "iscsi-direct", "logical", "mpath", "scsi"})
 
 #: Seconds that closing a connection may take; nothing depends on it any more.
 _CLOSING_TIMEOUT = 2.0
@@ -289,6 +294,49 @@ class LibvirtGuests:
                 libvirt.VIR_ERR_NO_STORAGE_VOL,
                 libvirt.VIR_ERR_OPERATION_INVALID,
             ):
+                return None
+            raise
+
+    def pool_paths(self, name: str) -> list[str]:
+        """Return the folder of a storage pool, or its volumes where they are devices.
+
+        Raises:
+            SelectionError: there is no such pool, or it has no path on this host.
+            BackendError: libvirt does not tell.
+        """
+        from svirtlib.xmltree import parse_tree
+
+        libvirt = self._libvirt
+        try:
+            pool = self._ask(f"find the pool {name}", self._find_pool, name)
+            if pool is None:
+                raise SelectionError(
+                    f"{quote(name)}: libvirt at {self.uri} has no such storage pool; 'virsh "
+                    f"pool-list --all' shows which it has"
+                )
+            document = self._ask(f"describe the pool {name}", pool.XMLDesc)
+        except libvirt.libvirtError as error:
+            raise BackendError(f"libvirt at {self.uri}: {error}") from None
+        tree = parse_tree(document.encode(), f"pool {name}", "a storage pool")
+        path: Optional[str] = tree.findtext("target/path")
+        if tree.get("type") in _POOLS_OF_DEVICES:
+            volumes = self._ask(f"list the volumes of the pool {name}", pool.listAllVolumes)
+            paths = sorted(volume.path() for volume in volumes)
+        else:
+            paths = [] if path is None else [path]
+        paths = [path for path in paths if path.startswith("/")]
+        if not paths:
+            raise SelectionError(
+                f"{quote(name)}: this pool ({tree.get('type')}) has no folder and no device on "
+                f"this host to label; if it does not run, start it with 'virsh pool-start'"
+            )
+        return paths
+
+    def _find_pool(self, name: str) -> Optional[Any]:
+        try:
+            return self._connection.storagePoolLookupByName(name)
+        except self._libvirt.libvirtError as error:
+            if error.get_error_code() == self._libvirt.VIR_ERR_NO_STORAGE_POOL:
                 return None
             raise
 

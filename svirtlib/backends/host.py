@@ -18,6 +18,7 @@ __all__ = [
     "read_contexts",
     "read_documents",
     "read_host",
+    "read_pool",
     "read_process_labels",
 ]
 
@@ -123,6 +124,22 @@ def _judged(inventory: Inventory, policy: Union[str, bool], *, here: bool) -> In
     if isinstance(policy, str):
         return judged_by(inventory, policy)
     return judged_by(inventory, None) if policy and here else inventory
+
+
+def read_pool(name: str, uri: Optional[str] = None) -> list[str]:
+    """Return the paths of a storage pool: its folder, or its volumes where they are devices.
+
+    Raises:
+        SelectionError: libvirt has no such pool, or one that has no path on this host.
+        BackendError: libvirt cannot be asked.
+    """
+    from svirtlib.backends import _libvirt
+
+    source = _libvirt.LibvirtGuests(uri)
+    try:
+        return source.pool_paths(name)
+    finally:
+        source.close()
 
 
 def read_contexts() -> DomainContexts:

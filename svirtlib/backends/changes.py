@@ -1,0 +1,496 @@
+"""The journal of changes to labels and rules: written before each change, read to undo it.
+
+A journal is a file of lines, each a JSON document, that is only ever appended to. A line is on
+the disk before any of the changes that it tells of is made; so whatever stops a change, even
+a power cut, the journal tells of all that may have been changed. What it tells of and was not
+done any more is harmless: undoing looks at what is there. A last line without its end was
+being written when the machine stopped; nothing of it was done.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import fcntl
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional, Union
+
+from attr import field, frozen
+
+from svirtlib.backends.rulestore import LocalRule
+from svirtlib.errors import (
+    BackendDataError,
+    BackendError,
+    BackendPermissionError,
+    BackendTimeoutError,
+    SelectionError,
+    quote,
+)
+
+__all__ = [
+    "DEFAULT_FOLDER",
+    "AttributesRecord",
+    "Journal",
+    "JournalHeader",
+    "Journals",
+    "LabelRecord",
+    "RuleRecord",
+]
+
+DEFAULT_FOLDER = "/var/lib/svirt-label/changes"
+
+_SCHEMA = "svirt-label/journal/1"
+_NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{6}", re.ASCII)
+_SUFFIX = ".journal"
+
+
+@frozen
+class JournalHeader:
+    """What a journal is about.
+
+    Attributes:
+        ident: its name.
+        command: the verb that made the changes.
+        paths: what the verb was given.
+        root: the folder that paths start from.
+        fingerprint: what tells whether another call wants the same.
+        time: when it began, UTC.
+        state: ``open`` (stopped part way), ``done`` or ``undone``.
+    """
+
+    ident: str
+    command: str
+    paths: tuple[str, ...]
+    root: str
+    fingerprint: str
+    time: str
+    state: str = "open"
+
+
+@frozen
+class RuleRecord:
+    """Local rules of the policy store, as they were and as they shall be."""
+
+    policy: str
+    before: tuple[LocalRule, ...]
+    after: tuple[LocalRule, ...]
+
+
+@frozen
+class LabelRecord:
+    """One file's label, as it was (None: it had none) and as it shall be."""
+
+    path: bytes
+    inode: int
+    old: Optional[bytes]
+    new: bytes
+
+
+@frozen
+class AttributesRecord:
+    """One file's attributes and owner, as they were and as they shall be.
+
+    Attributes:
+        path: the file.
+        inode: its number; what has another one is another file.
+        before: values of extended attributes, None for one that was not there.
+        after: the same as they shall be.
+        owner_before: user and group, or None where they do not change.
+        owner_after: the same as they shall be.
+    """
+
+    path: bytes
+    inode: int
+    before: dict[str, Optional[bytes]] = field(hash=False)
+    after: dict[str, Optional[bytes]] = field(hash=False)
+    owner_before: Optional[tuple[int, int]] = None
+    owner_after: Optional[tuple[int, int]] = None
+
+
+Record = Union[RuleRecord, LabelRecord, AttributesRecord]
+
+
+class Journal:
+    """One journal, open for more lines.
+
+    Attributes:
+        header: what it is about.
+    """
+
+    def __init__(self, header: JournalHeader, path: str, descriptor: int) -> None:
+        self.header = header
+        self.path = path
+        self._descriptor = descriptor
+
+    def rules(self, record: RuleRecord) -> None:
+        """Write down rules that are about to be changed.
+
+        Raises:
+            BackendError: it cannot be written; nothing must be changed then.
+        """
+        self._append(
+            {
+                "rules": {
+                    "policy": record.policy,
+                    "before": [[rule.pattern, rule.kind, rule.context] for rule in record.before],
+                    "after": [[rule.pattern, rule.kind, rule.context] for rule in record.after],
+                }
+            }
+        )
+
+    def labels(
+        self,
+        paths: Sequence[bytes],
+        inodes: Sequence[int],
+        old: Sequence[Optional[bytes]],
+        new: Sequence[bytes],
+    ) -> None:
+        """Write down labels that are about to be changed: one sequence each, of equal length.
+
+        Raises:
+            BackendError: it cannot be written; nothing must be changed then.
+        """
+        # Few labels are spread over many files: each is written once a line.
+        numbers = {label: number for number, label in enumerate({*old, *new})}
+        self._append(
+            {
+                "contexts": [None if label is None else os.fsdecode(label) for label in numbers],
+                "paths": [os.fsdecode(path) for path in paths],
+                "inodes": inodes,
+                "old": [numbers[label] for label in old],
+                "new": [numbers[label] for label in new],
+            }
+        )
+
+    def attributes(self, records: Sequence[AttributesRecord]) -> None:
+        """Write down attributes and owners that are about to be changed.
+
+        Raises:
+            BackendError: it cannot be written; nothing must be changed then.
+        """
+        self._append(
+            {
+                "attributes": [
+                    {
+                        "path": os.fsdecode(record.path),
+                        "inode": record.inode,
+                        "before": _encoded(record.before),
+                        "after": _encoded(record.after),
+                        "owner_before": record.owner_before,
+                        "owner_after": record.owner_after,
+                    }
+                    for record in records
+                ]
+            }
+        )
+
+    def state(self, state: str) -> None:
+        """Write down that all was done, or undone.
+
+        Raises:
+            BackendError: it cannot be written.
+        """
+        self._append({"state": state, "time": _now()})
+
+    def records(self) -> Iterator[Record]:
+        """Yield all that may have been changed, in the order of the changes.
+
+        Raises:
+            BackendDataError: the journal is damaged.
+        """
+        for line in _lines(self.path):
+            try:
+                yield from _decoded(line)
+            except (KeyError, IndexError, TypeError, ValueError):
+                raise BackendDataError(f"{self.path}: damaged: {quote(repr(line))}") from None
+
+    def empty(self) -> bool:
+        """Tell whether nothing but its header was written."""
+        return sum(1 for _ in _lines(self.path)) < 2
+
+    def remove(self) -> None:
+        """Remove it; for one that tells of nothing."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._descriptor)
+
+    def _append(self, document: dict[str, Any]) -> None:
+        data = (json.dumps(document, separators=(",", ":")) + "\n").encode("ascii")
+        try:
+            # Several processes of ours may write; each line is whole before the next begins.
+            fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
+            size = os.fstat(self._descriptor).st_size
+            try:
+                _write_all(self._descriptor, data)
+            except OSError:
+                # A part of a line would hide what comes after it.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._descriptor, size)
+                raise
+            finally:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise BackendError(
+                f"{self.path}: the journal cannot be written: {error.strerror}; what it does not "
+                f"tell of was not changed"
+            ) from None
+
+
+class Journals(contextlib.AbstractContextManager["Journals"]):
+    """The folder of journals, locked against other processes of ours.
+
+    Args:
+        folder: where they lie.
+
+    Raises:
+        BackendTimeoutError: another process makes changes now.
+        BackendError: the folder cannot be made or written to.
+    """
+
+    def __init__(self, folder: str = DEFAULT_FOLDER) -> None:
+        self.folder = folder
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._lock = os.open(
+                os.path.join(folder, "lock"),
+                os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC,
+                0o600,
+            )
+        except OSError as error:
+            kind = BackendPermissionError if isinstance(error, PermissionError) else BackendError
+            raise kind(
+                f"{folder}: no journal can be written there: {error.strerror}; run as root, or "
+                f"name another folder with --journal"
+            ) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise BackendTimeoutError(
+                f"{folder}: another svirt-label changes labels now; try again when it has ended"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._lock)
+
+    def create(self, command: str, paths: Sequence[str], root: str, fingerprint: str) -> Journal:
+        """Begin a journal.
+
+        Raises:
+            BackendError: it cannot be written.
+        """
+        time = _now()
+        ident = f"{time.replace('-', '').replace(':', '')[:15]}-{secrets.token_hex(3)}"
+        header = JournalHeader(ident, command, tuple(paths), root, fingerprint, time)
+        path = self._path(ident)
+        try:
+            descriptor = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600
+            )
+        except OSError as error:
+            raise BackendError(f"{path}: cannot be made: {error.strerror}") from None
+        journal = Journal(header, path, descriptor)
+        try:
+            journal._append(
+                {
+                    "schema": _SCHEMA,
+                    "id": ident,
+                    "command": command,
+                    "paths": list(paths),
+                    "root": root,
+                    "fingerprint": fingerprint,
+                    "time": time,
+                }
+            )
+            self._sync_folder()
+        except BackendError:
+            journal.close()
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            raise
+        return journal
+
+    def list(self) -> list[JournalHeader]:
+        """Return all journals, the oldest first.
+
+        Raises:
+            BackendError: one is damaged, or cannot be read.
+        """
+        try:
+            names = sorted(os.listdir(self.folder))
+        except OSError as error:
+            raise BackendError(f"{self.folder}: cannot be listed: {error.strerror}") from None
+        headers = []
+        for name in names:
+            ident, suffix = os.path.splitext(name)
+            if suffix == _SUFFIX and _NAME.fullmatch(ident):
+                header = self._header(ident)
+                if header is not None:
+                    headers.append(header)
+        return sorted(headers, key=lambda header: (header.time, header.ident))
+
+    def open(self, ident: str) -> Journal:
+        """Open a journal for more lines.
+
+        Raises:
+            SelectionError: there is none of this name.
+            BackendError: it is damaged, or cannot be opened.
+        """
+        path = self._path(ident)
+        header = None
+        if _NAME.fullmatch(ident) and os.path.lexists(path):
+            header = self._header(ident)
+        if header is None:
+            raise SelectionError(
+                f"{quote(ident)}: no such change is known in {self.folder}; 'svirt-label storage "
+                f"undo --list' shows which are"
+            )
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+            # What was cut off while it was written says nothing, and must not spoil the next line.
+            os.ftruncate(descriptor, _whole(path))
+        except OSError as error:
+            raise BackendError(f"{path}: cannot be opened: {error.strerror}") from None
+        return Journal(header, path, descriptor)
+
+    def _path(self, ident: str) -> str:
+        return os.path.join(self.folder, ident + _SUFFIX)
+
+    def _header(self, ident: str) -> Optional[JournalHeader]:
+        """Return what a journal is about, or None where it was cut off before it said so."""
+        path = self._path(ident)
+        header: Optional[JournalHeader] = None
+        state = "open"
+        for line in _lines(path, heads=True):
+            try:
+                document = json.loads(line)
+                if header is None:
+                    if document["schema"] != _SCHEMA:
+                        raise ValueError
+                    header = JournalHeader(
+                        ident,
+                        document["command"],
+                        tuple(document["paths"]),
+                        document["root"],
+                        document["fingerprint"],
+                        document["time"],
+                    )
+                elif "state" in document:
+                    state = document["state"]
+            except (KeyError, TypeError, ValueError):
+                raise BackendDataError(
+                    f"{path}: damaged: {quote(os.fsdecode(line))}; move it away to go on"
+                ) from None
+        if header is None:
+            return None
+        return JournalHeader(
+            ident,
+            header.command,
+            header.paths,
+            header.root,
+            header.fingerprint,
+            header.time,
+            state,
+        )
+
+    def _sync_folder(self) -> None:
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise BackendError(f"{self.folder}: cannot be written: {error.strerror}") from None
+
+
+def _lines(path: str, *, heads: bool = False) -> Iterator[bytes]:
+    """Yield the whole lines of a journal; with *heads* the first and those that tell its state.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            first = True
+            for line in stream:
+                if line.endswith(b"\n") and (first or not heads or line.startswith(b'{"state"')):
+                    yield line
+                first = False
+    except OSError as error:
+        raise BackendError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _whole(path: str) -> int:
+    """Return how many bytes of a journal are whole lines."""
+    size = 0
+    with open(path, "rb") as stream:
+        for line in stream:
+            if line.endswith(b"\n"):
+                size += len(line)
+    return size
+
+
+def _decoded(line: bytes) -> Iterator[Record]:
+    document = json.loads(line)
+    if "rules" in document:
+        rules = document["rules"]
+        yield RuleRecord(
+            rules["policy"],
+            tuple(LocalRule(*rule) for rule in rules["before"]),
+            tuple(LocalRule(*rule) for rule in rules["after"]),
+        )
+    elif "contexts" in document:
+        labels = [None if text is None else os.fsencode(text) for text in document["contexts"]]
+        columns = (document[name] for name in ("paths", "inodes", "old", "new"))
+        for path, inode, old, new in zip(*columns):
+            wanted = labels[new]
+            if wanted is None:
+                raise ValueError
+            yield LabelRecord(os.fsencode(path), inode, labels[old], wanted)
+    for entry in document.get("attributes", ()):
+        yield AttributesRecord(
+            os.fsencode(entry["path"]),
+            entry["inode"],
+            _values(entry["before"]),
+            _values(entry["after"]),
+            _owner(entry["owner_before"]),
+            _owner(entry["owner_after"]),
+        )
+
+
+def _encoded(values: dict[str, Optional[bytes]]) -> dict[str, Optional[str]]:
+    return {
+        name: None if value is None else base64.b64encode(value).decode("ascii")
+        for name, value in values.items()
+    }
+
+
+def _values(encoded: dict[str, Optional[str]]) -> dict[str, Optional[bytes]]:
+    return {
+        name: None if value is None else base64.b64decode(value, validate=True)
+        for name, value in encoded.items()
+    }
+
+
+def _owner(numbers: Optional[Sequence[int]]) -> Optional[tuple[int, int]]:
+    return None if numbers is None else (int(numbers[0]), int(numbers[1]))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _now() -> str:
+    return dt.datetime.now(dt.timezone.utc).isoformat("T", "microseconds")

@@ -1,0 +1,431 @@
+"""Plan, apply and undo on a real policy store and real attributes, setfiles as the judge.
+
+Most tests label /var/lib/libvirt/images, which Debian's policy has a rule for: then nothing has to
+be committed, which takes a second.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkrun import run
+from jsonschema import Draft202012Validator
+from needs import require_program
+from policyroot import IMAGE, label_of, set_label
+from xmlmaker import disk, guest
+
+import svirtlib
+from svirtlib.backends import relabel
+from svirtlib.backends.changes import Journals
+
+pytestmark = pytest.mark.root
+
+IMAGES = "/var/lib/libvirt/images"
+NEW = IMAGE.encode() + b"\0"
+GUEST = "system_u:object_r:svirt_image_t:s0:c1,c2"
+
+
+@pytest.fixture
+def images(root):
+    """A root with three images of which one lies in a folder."""
+    root.fill(f"{IMAGES}/a.img", f"{IMAGES}/b c.qcow2", f"{IMAGES}/in/d.img")
+    return root
+
+
+def _holds(schema, outcome):
+    """Hold a document to its published schema."""
+    text = (Path(svirtlib.__file__).parent / "schemas" / f"{schema}-1.json").read_text()
+    Draft202012Validator(json.loads(text)).validate(outcome.report)
+    assert outcome.report["schema"] == f"svirt-label/{schema}/1"
+
+
+def _judge(root, top):
+    """What setfiles would change below a folder, by the rules in effect."""
+    setfiles = require_program("setfiles", "policycoreutils")
+    rules = root.path("/etc/selinux/default/contexts/files/file_contexts")
+    done = subprocess.run(
+        [setfiles, "-n", "-v", "-r", root.folder, rules, root.path(top)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [line for line in done.stdout.splitlines() if "Would relabel" in line]
+
+
+def test_a_rule_and_labels_there_and_back(root):
+    root.fill("/virtstorage/a.img", "/virtstorage/sub/b c.img", "/virtstorage/\udcffü.img")
+    os.symlink("/etc/passwd", root.path("/virtstorage/link"))
+    os.mkfifo(root.path("/virtstorage/pipe"))
+    set_label(root.path("/virtstorage/a.img"), "system_u:object_r:default_t:s0")
+    before = root.labels("/virtstorage")
+
+    planned = root.run("--format", "json", "storage", "plan", "/virtstorage", "--exit-code")
+    assert planned.code == 1
+    _holds("storage-plan", planned)
+    assert planned.report["rules"][0]["action"] == "add"
+    assert planned.report["files"] == {"checked": 7, "to_change": 7, "kept": 0}
+    assert root.labels("/virtstorage") == before
+    assert not root.journal.exists()
+
+    applied = root.run("--format", "json", "storage", "apply", "/virtstorage")
+    assert applied.code == 0
+    _holds("storage-apply", applied)
+    assert applied.report["rules_changed"] == 1
+    assert applied.report["files_changed"] == 7
+    assert root.local_rules() == root.stored_rules() == [f"/virtstorage(/.*)? {IMAGE}"]
+    assert set(root.labels("/virtstorage").values()) == {NEW}
+    assert _judge(root, "/virtstorage") == []
+
+    again = root.run("storage", "apply", "/virtstorage")
+    assert again.code == 0
+    assert "nothing was to be done" in again.out
+    assert root.run("storage", "plan", "/virtstorage", "--exit-code").code == 0
+    assert len(list(root.journal.glob("*.journal"))) == 1
+
+    undone = root.run("storage", "undo")
+    assert undone.code == 0
+    assert root.labels("/virtstorage") == before
+    assert root.local_rules() == root.stored_rules() == []
+    assert root.run("storage", "undo").code == 2
+
+
+@pytest.mark.slow
+def test_a_local_rule_is_replaced_in_its_place_and_put_back(root):
+    root.fill("/virtstorage/a.img")
+    assert root.run("storage", "apply", "/virtstorage", "--for", "content").code == 0
+    root.fill("/other/x")
+    assert root.run("storage", "apply", "/other").code == 0
+    before = root.local_rules()
+    assert root.run("storage", "apply", "/virtstorage").code == 0
+    assert root.local_rules()[0] == f"/virtstorage(/.*)? {IMAGE}"
+    assert label_of(root.path("/virtstorage/a.img")) == NEW
+    assert root.run("storage", "undo").code == 0
+    assert root.local_rules() == before
+
+
+def test_a_commit_that_was_cut_off_is_finished(root):
+    """The store has the rule, and the policy's files do not yet."""
+    root.fill("/virtstorage/a.img")
+    assert root.run("storage", "apply", "/virtstorage").code == 0
+    contexts = root.path("/etc/selinux/default/contexts/files")
+    (contexts / "file_contexts.local").unlink()
+    (contexts / "file_contexts.local.bin").unlink()
+    assert root.run("storage", "apply", "/virtstorage").code == 0
+    assert root.local_rules() == [f"/virtstorage(/.*)? {IMAGE}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["virtstorage"], "relative"),
+        (["/gone"], "no such file"),
+        (["/var/lib/libvirt/images(/.*)?"], "looks like a regular expression"),
+        (["/virt\nstorage"], "newline"),
+        (["/etc/libvirt"], "belongs to the system"),
+        ([IMAGES, "--type", "nosuch_t"], "no type nosuch_t"),
+        ([IMAGES, "--type", "etc_t"], "no type for storage of guests"),
+        ([IMAGES, "--range", "s9"], "s9"),
+        ([IMAGES, "--range", "s0:c2000"], "c2000"),
+        ([f"{IMAGES}/a.img", "--kind", "d"], "kind"),
+        ([], "nothing is named"),
+    ],
+)
+def test_what_is_refused(images, words, said):
+    outcome = images.run("storage", "apply", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert set(images.labels(IMAGES).values()) == {None}
+
+
+def test_what_belongs_to_another_service(root):
+    root.fill("/var/lib/postgresql/data")
+    outcome = root.run("storage", "apply", "/var/lib/postgresql")
+    assert outcome.code == 2
+    assert "postgresql" in outcome.err
+    planned = root.run("--format", "json", "storage", "plan", "/var/lib/postgresql")
+    assert planned.report["rules"][0]["replaces"].startswith("postgresql")
+
+
+def test_no_symbolic_link_is_followed(images):
+    os.symlink("/etc", images.path("/link"))
+    os.symlink("libvirt/images", images.path("/var/lib/vm"))
+    for path in ("/link", "/link/passwd", "/var/lib/vm"):
+        outcome = images.run("storage", "apply", path)
+        assert outcome.code == 2
+        assert "symbolic link" in outcome.err
+
+
+class TestInUse:
+    def test_by_a_process(self, images):
+        path = images.path(f"{IMAGES}/a.img")
+        with (
+            path.open("rb") as held,
+            subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[held.fileno()]) as user,
+        ):
+            outcome = images.run("--format", "json", "storage", "apply", IMAGES)
+            user.communicate()
+        assert outcome.code == 0
+        (kept,) = outcome.report["kept"]
+        assert f"process {user.pid}" in kept["reason"]
+        assert label_of(path) is None
+        assert label_of(images.path(f"{IMAGES}/in/d.img")) == NEW
+
+    def test_by_a_guest_under_another_name(self, images, tmp_path):
+        path = images.path(f"{IMAGES}/a.img")
+        other = tmp_path / "other.img"
+        os.link(path, other)
+        document = tmp_path / "guest.xml"
+        document.write_text(guest("web", "s0:c1,c2", disks=[disk(str(other))]))
+        set_label(path, "system_u:object_r:default_t:s0")
+        outcome = images.run("--format", "json", "storage", "apply", IMAGES, "--xml", document)
+        assert [kept["reason"].split(" runs")[0] for kept in outcome.report["kept"]] == [
+            "guest web"
+        ]
+        assert label_of(path) == b"system_u:object_r:default_t:s0\0"
+
+    def test_by_libvirts_count(self, images):
+        path = images.path(f"{IMAGES}/a.img")
+        os.setxattr(path, relabel.REFERENCES, b"1\0")
+        outcome = images.run("--format", "json", "storage", "apply", IMAGES, "--force")
+        assert "libvirt counts '1' users" in outcome.report["kept"][0]["reason"]
+        assert label_of(path) is None
+
+
+def test_the_label_of_a_guest_stays_unless_forced(images):
+    path = images.path(f"{IMAGES}/a.img")
+    set_label(path, GUEST)
+    outcome = images.run("--format", "json", "storage", "apply", IMAGES)
+    assert outcome.report["files"]["kept"] == 1
+    assert label_of(path) == GUEST.encode() + b"\0"
+    assert images.run("storage", "apply", IMAGES, "--force").code == 0
+    assert label_of(path) == NEW
+    assert images.run("storage", "undo").code == 0
+    assert label_of(path) == GUEST.encode() + b"\0"
+
+
+def test_customizable_types_of_fedora(images):
+    types = images.path("/etc/selinux/default/contexts/customizable_types")
+    types.write_text(types.read_text() + "svirt_image_t\n")
+    path = images.path(f"{IMAGES}/a.img")
+    set_label(path, "system_u:object_r:svirt_image_t:s0")
+    images.run("storage", "apply", IMAGES)
+    assert label_of(path) == b"system_u:object_r:svirt_image_t:s0\0"
+
+
+def test_user_role_and_range_stay(images):
+    path = images.path(f"{IMAGES}/a.img")
+    set_label(path, "staff_u:object_r:default_t:s0:c7")
+    images.run("storage", "apply", IMAGES)
+    assert label_of(path) == b"staff_u:object_r:virt_image_t:s0:c7\0"
+    assert _judge(images, IMAGES) == []
+
+
+def test_a_hard_link_to_what_belongs_elsewhere_stays(images):
+    secret = images.path("/etc/shadow")
+    secret.touch()
+    set_label(secret, "system_u:object_r:shadow_t:s0")
+    os.link(secret, images.path(f"{IMAGES}/innocent.img"))
+    images.run("storage", "apply", IMAGES)
+    assert label_of(secret) == b"system_u:object_r:shadow_t:s0\0"
+
+
+def test_equivalent_paths_get_the_rule_of_the_other(root):
+    root.fill("/vm2/a.img")
+    subs = root.path("/etc/selinux/default/contexts/files/file_contexts.subs")
+    subs.write_text("/vm2 /virtstorage\n")
+    planned = root.run("--format", "json", "storage", "plan", "/vm2")
+    assert planned.report["rules"][0]["pattern"] == "/virtstorage(/.*)?"
+    assert planned.report["changes"][0]["path"] == "/vm2"
+
+
+def test_what_was_changed_since_is_not_undone(images):
+    images.run("storage", "apply", IMAGES)
+    path = images.path(f"{IMAGES}/a.img")
+    set_label(path, GUEST)
+    replaced = images.path(f"{IMAGES}/b c.qcow2")
+    replaced.rename(images.path("/aside"))
+    replaced.touch()
+    images.path(f"{IMAGES}/in/d.img").unlink()
+    outcome = images.run("--format", "json", "storage", "undo")
+    assert outcome.code == 3
+    _holds("storage-undo", outcome)
+    assert outcome.report["kept_count"] == 2
+    assert outcome.report["files_gone"] == 1
+    assert label_of(path) == GUEST.encode() + b"\0"
+    set_label(path, IMAGE)
+    images.path("/aside").rename(replaced)
+    assert images.run("storage", "undo").code == 0
+    assert label_of(path) is None
+    assert label_of(replaced) is None
+
+
+def test_only_one_at_a_time(images):
+    with Journals(str(images.journal)):
+        outcome = images.run("storage", "apply", IMAGES)
+    assert outcome.code == 4
+    assert "another svirt-label" in outcome.err
+    assert set(images.labels(IMAGES).values()) == {None}
+
+
+@pytest.mark.slow
+def test_a_store_that_another_program_holds(root):
+    root.fill("/virtstorage/a.img")
+    lock = root.path("/var/lib/selinux/default/semanage.trans.LOCK")
+    with lock.open("r+b") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        outcome = root.run("storage", "apply", "/virtstorage")
+    assert outcome.code == 4
+    assert "locked by another program" in outcome.err
+    assert label_of(root.path("/virtstorage/a.img")) is None
+
+
+@pytest.mark.parametrize("room", [0, 3000])
+def test_no_room_for_the_journal(images, monkeypatch, room):
+    """A limit on the size of files stands for a full disk: writes fail half way."""
+    monkeypatch.setattr(relabel, "_BATCH", 8)
+    images.fill(*(f"{IMAGES}/{number:03}.img" for number in range(200)))
+    before = images.labels(IMAGES)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        outcome = images.run("storage", "apply", IMAGES)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "journal" in outcome.err
+    changed = sum(label == NEW for label in images.labels(IMAGES).values())
+    if room:
+        assert outcome.code == 5
+        assert 0 < changed < 200
+        assert f"{changed} labels were changed" in outcome.err
+    else:
+        assert outcome.code == 4
+        assert changed == 0
+    assert images.run("storage", "undo").code == (0 if room else 2)
+    assert images.labels(IMAGES) == before
+    assert images.run("storage", "apply", IMAGES).code == 0
+    assert set(images.labels(IMAGES).values()) == {NEW}
+
+
+def test_several_processes_do_the_same(images, monkeypatch):
+    monkeypatch.setattr(relabel, "_BATCH", 16)
+    images.fill(*(f"{IMAGES}/d{number:02}/{n}.img" for number in range(60) for n in range(5)))
+    outcome = images.run("--format", "json", "storage", "apply", IMAGES, "--jobs", "3")
+    assert outcome.code == 0
+    assert outcome.report["files_changed"] == outcome.report["files"]["checked"] == 365
+    assert set(images.labels(IMAGES).values()) == {NEW}
+    assert images.run("storage", "undo").code == 0
+    assert set(images.labels(IMAGES).values()) == {None}
+
+
+def test_where_selinux_is_off_nothing_is_done_in_silence(tmp_path):
+    (tmp_path / "vm").mkdir()
+    outcome = run("storage", "apply", tmp_path / "vm", "--journal", tmp_path / "journal")
+    assert outcome.code == 4
+    assert "--offline" in outcome.err
+
+
+_SWAPPER = """
+import os, sys
+top, outside = sys.argv[1:]
+print("ready", flush=True)
+while True:
+    for number in range(20):
+        one, aside = f"{top}/d{number}", f"{top}/aside{number}"
+        os.rename(one, aside)
+        os.symlink(outside, one)
+        os.unlink(one)
+        os.rename(aside, one)
+        os.rename(f"{one}/0.img", f"{one}/swap")
+        os.symlink(f"{outside}/secret", f"{one}/0.img")
+        os.unlink(f"{one}/0.img")
+        os.rename(f"{one}/swap", f"{one}/0.img")
+"""
+
+
+@pytest.mark.parametrize("turns", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_nobody_leads_it_astray(images, tmp_path, turns):
+    """Folders and files are swapped for links that lead out of the tree while it works."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").touch()
+    images.fill(*(f"{IMAGES}/d{number}/{n}.img" for number in range(20) for n in range(20)))
+    words = [sys.executable, "-c", _SWAPPER, str(images.path(IMAGES)), str(outside)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as swapper:
+        assert swapper.stdout is not None
+        swapper.stdout.readline()
+        try:
+            for _ in range(turns):
+                outcome = images.run("storage", "apply", IMAGES, "--jobs", "1")
+                assert outcome.code in (0, 3)
+                outcome = images.run("storage", "undo")
+                assert outcome.code in (0, 2, 3)
+        finally:
+            swapper.kill()
+    assert label_of(outside) is None
+    assert label_of(outside / "secret") is None
+
+
+_KILLED = """
+import sys
+from svirtlib.backends import relabel
+from svirtlib.cli.main import main
+relabel._BATCH = 32
+print("ready", flush=True)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["apply", "undo"])
+def test_killed_at_any_moment(root, end):
+    """Whenever it is killed, apply completes or undo returns to how it was."""
+    root.fill(*(f"/virtstorage/d{number:02}/{n}.img" for number in range(40) for n in range(40)))
+    set_label(root.path("/virtstorage/d00/0.img"), "system_u:object_r:default_t:s0")
+    before = root.labels("/virtstorage"), root.local_rules()
+    words = root.options("storage", "apply", "/virtstorage", "--jobs", "2")
+    states = set()
+    # Spread over the time that a whole run takes: loading, committing the rule, labelling.
+    for turn in range(8):
+        with subprocess.Popen([sys.executable, "-c", _KILLED, *words], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL) as victim:  # fmt: skip
+            assert victim.stdout is not None
+            victim.stdout.readline()
+            try:
+                victim.wait(timeout=0.1 + turn * 0.22)
+            except subprocess.TimeoutExpired:
+                victim.kill()
+        _wait_for_lock(root)
+        labelled = sum(label == NEW for label in root.labels("/virtstorage").values())
+        states.add((bool(root.stored_rules()), labelled > 0, labelled == 1641))
+        if end == "apply":
+            assert root.run("storage", "apply", "/virtstorage").code == 0
+            assert set(root.labels("/virtstorage").values()) == {NEW}
+            assert root.local_rules() == root.stored_rules() == [f"/virtstorage(/.*)? {IMAGE}"]
+        assert root.run("storage", "undo").code in (0, 2)
+        assert (root.labels("/virtstorage"), root.local_rules()) == before
+        assert root.stored_rules() == []
+    assert len(states) > 1, "it was always killed at the same point"
+
+
+def _wait_for_lock(root):
+    """Wait until the last process of the one that was killed is gone."""
+    with (root.journal / "lock").open("ab") if root.journal.exists() else open(os.devnull) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+
+def test_undo_list(images):
+    images.run("storage", "apply", IMAGES)
+    images.run("storage", "undo")
+    outcome = images.run("--format", "json", "storage", "undo", "--list")
+    _holds("storage-changes", outcome)
+    (change,) = outcome.report["changes"]
+    assert (change["state"], change["paths"]) == ("undone", [IMAGES])
+    assert images.run("storage", "undo", change["id"]).code == 2
+    assert images.run("storage", "undo", "nonsense").code == 2
