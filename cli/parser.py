@@ -417,7 +417,7 @@ def _storage(add: _Add) -> None:
     from svirtlib.cli import storage
 
     parser = add(
-        "label storage for guests: plan, apply, undo",
+        "label storage for guests: plan, apply, verify, undo",
         "Find out which file-context rules and labels storage for guests needs, make them so in "
         "one transaction with a journal, and take that back.",
     )

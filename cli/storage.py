@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any, Callable
 
-from svirtlib.cli import storagechange
+from svirtlib.cli import storagechange, storageverify
 
 __all__ = ["add_verbs", "run"]
 
@@ -22,6 +22,11 @@ _VERBS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], Callable[...,
         storagechange.add_apply_options,
         storagechange.apply,
         "write these rules in one transaction and set the labels; can be undone",
+    ),
+    "verify": (
+        storageverify.add_options,
+        storageverify.verify,
+        "compare labels with the file-context rules; change nothing",
     ),
     "undo": (
         storagechange.add_undo_options,

@@ -109,6 +109,11 @@ class FileContexts:
         """
         return cls(os.path.join(policy_folder(root), "contexts/files/file_contexts"))
 
+    @property
+    def policy(self) -> str:
+        """The policy's name: that of the folder which holds its files."""
+        return self.path.split("/")[-4] if self.path.count("/") > 3 else self.path
+
     def translate(self, path: bytes) -> bytes:
         """Return the path for which rules are asked in place of *path*: equivalences applied."""
         path = clean_path(path)

@@ -451,7 +451,7 @@ class Walk(contextlib.AbstractContextManager["Walk"]):
                     if isinstance(folder, Unreadable):
                         yield folder
                     else:
-                        yield from _entries(folder)
+                        yield from self._entries(folder)
                 self.left_out += descent.left_out
 
     @contextlib.contextmanager
@@ -508,23 +508,33 @@ class Walk(contextlib.AbstractContextManager["Walk"]):
         """
         if self._cross:
             return False
-        full = folder.path if self.root == "/" else os.fsencode(self.root) + folder.path
-        return folder.device != device or full in self._mounted
+        return folder.device != device or self.is_mount_point(folder.path)
 
+    def leaves_out(self, path: bytes) -> bool:
+        """Tell whether a path is left out: something else is mounted on it."""
+        return not self._cross and self.is_mount_point(path)
 
-def _entries(folder: Folder) -> Iterator[Union[Entry, Unreadable]]:
-    try:
-        with os.scandir(folder.place) as entries:
-            for entry in entries:
-                try:
-                    mode = kind_of(entry)
-                except FileNotFoundError:
-                    continue
-                if mode == stat.S_IFDIR:
-                    folder.inner.append(entry.name)
-                yield Entry(folder.child(entry.name), mode, folder.descriptor, entry.name)
-    except OSError as error:
-        yield unreadable(folder.path, error)
+    def is_mount_point(self, path: bytes) -> bool:
+        """Tell whether something was mounted on a path when the walk began."""
+        return (path if self.root == "/" else os.fsencode(self.root) + path) in self._mounted
+
+    def _entries(self, folder: Folder) -> Iterator[Union[Entry, Unreadable]]:
+        try:
+            with os.scandir(folder.place) as entries:
+                for entry in entries:
+                    path = folder.child(entry.name)
+                    try:
+                        mode = kind_of(entry)
+                    except FileNotFoundError:
+                        continue
+                    if mode == stat.S_IFDIR:
+                        folder.inner.append(entry.name)
+                    if not self.leaves_out(path):
+                        yield Entry(path, mode, folder.descriptor, entry.name)
+                    elif mode != stat.S_IFDIR:
+                        self.left_out.append(path)
+        except OSError as error:
+            yield unreadable(folder.path, error)
 
 
 def kind_of(entry: os.DirEntry[bytes]) -> int:
