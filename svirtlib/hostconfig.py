@@ -14,6 +14,7 @@ from typing import Optional, Union
 from attr import frozen
 
 from svirtlib.guests import Unreadable
+from svirtlib.hostpractices import Practices
 from svirtlib.settings import Settings
 
 __all__ = [
@@ -37,6 +38,7 @@ class Unknown(enum.Enum):
 
 
 UNKNOWN = Unknown.UNKNOWN
+_NO_PRACTICES = Practices()
 
 
 @frozen
@@ -211,6 +213,8 @@ class HostConfig:
         secrets: files with secrets.
         cert_dirs: the folders for certificates that exist under ``/etc/pki``.
         fips: the kernel runs in FIPS mode; None where not known.
+        daemons: configuration of libvirt's daemons, those that could be read.
+        practices: how the host is set up beside consoles.
         arguments: of running QEMUs.
         unreadable: what could not be read.
     """
@@ -229,5 +233,7 @@ class HostConfig:
     secrets: tuple[FileFacts, ...] = ()
     cert_dirs: tuple[str, ...] = ()
     fips: Optional[bool] = None
+    daemons: tuple[Settings, ...] = ()
+    practices: Practices = _NO_PRACTICES
     arguments: tuple[Arguments, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()

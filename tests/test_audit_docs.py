@@ -5,7 +5,9 @@ In the section "Example" of a page, blocks are marked by what follows the langua
     ```xml bad                     guests of which the rule must tell
     ```conf bad /etc/some/file     a file of their host
     ```pki bad /etc/some/folder    certificates there: what is odd about them
-    ```console bad                 modes of files, as ls -l shows them
+    ```console bad                 modes of files, as ls -l shows them; sockets, as ss
+                                   does, and booleans, as getsebool does
+    ```nft bad                     a firewall, as nft -j shows it
     ```text                        what the rule says of the bad case, message and remedy
 
 ``good`` in the place of ``bad`` marks a case of which no rule at all may tell anything, and
@@ -14,14 +16,17 @@ blocks without either belong to both. ``profile`` before the case names the prof
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from attr import evolve
 from hosttree import HostTree
 
 from svirtlib.audit import ALL_RULES, Need, run_audit
-from svirtlib.backends.audit import audit_tree
+from svirtlib.backends.audit import audit_tree, input_filtered
 from svirtlib.guests import Inventory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +42,11 @@ HEADINGS = [
 NEEDS = {
     frozenset(): "the guests' XML",
     frozenset({Need.CONFIG}): "the host's configuration",
+    frozenset({Need.UNITS}): "the units that start at boot",
+    frozenset({Need.SELINUX}): "the configuration of SELinux",
+    frozenset({Need.BOOLEANS}): "a policy",
+    frozenset({Need.RULESET}): "the running host, as root",
+    frozenset({Need.SOCKETS}): "the running host",
 }
 
 each_rule = pytest.mark.parametrize("ident", sorted(RULES))
@@ -53,6 +63,7 @@ def _blocks(page):
 
 def _report(folder, page, case, rules=ALL_RULES):
     tree = HostTree(folder)
+    seen: dict[str, Any] = {}
     for info, text in _blocks(page):
         kind, *words = info.split()
         if words and words[0] in ("bad", "good") and words.pop(0) != case:
@@ -63,10 +74,20 @@ def _report(folder, page, case, rules=ALL_RULES):
             tree.put(words[0], text)
         elif kind == "pki":
             tree.pki(words[0], text)
+        elif kind == "nft":
+            seen["input_filtered"] = input_filtered(json.loads(text)["nftables"])
+        elif text.startswith("$ ss "):
+            ports = re.findall(r"^LISTEN .*?(\S+):(\d+) ", text, re.MULTILINE)
+            seen["listening"] = tuple((address, int(port)) for address, port in ports)
+        elif text.startswith("$ getsebool "):
+            states = re.findall(r"^(\w+) --> (on|off)$", text, re.MULTILINE)
+            seen["booleans"] = tuple((name, state == "on") for name, state in states)
         elif kind == "console":
             tree.modes(text)
     profile = re.search(r"`--profile ([a-z-]+)`", page.split("\n## Example\n")[1])
     inventory, host = audit_tree(str(folder))
+    # What only a running host tells.
+    host = evolve(host, practices=evolve(host.practices, **seen))
     return run_audit(inventory, host, rules, profile=profile[1] if profile else "default")
 
 

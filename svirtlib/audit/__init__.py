@@ -12,21 +12,52 @@ from typing import Optional
 
 from svirtlib.audit._facts import PROFILES, AuditFacts
 from svirtlib.audit._rule import AuditRule, Need
+from svirtlib.audit.auditd_not_running import AuditdNotRunning
+from svirtlib.audit.chardev_network_plain import ChardevNetworkPlain
+from svirtlib.audit.cloud_no_passthrough import CloudNoPassthrough
 from svirtlib.audit.conf_duplicate_key import ConfDuplicateKey
 from svirtlib.audit.conf_parse import ConfParse
 from svirtlib.audit.conf_unknown_key import ConfUnknownKey
+from svirtlib.audit.fw_default_policy import FwDefaultPolicy
+from svirtlib.audit.fw_not_at_boot import FwNotAtBoot
 from svirtlib.audit.graphics_listen_wildcard import GraphicsListenWildcard
 from svirtlib.audit.graphics_password_no_expiry import GraphicsPasswordNoExpiry
 from svirtlib.audit.graphics_password_shared import GraphicsPasswordShared
 from svirtlib.audit.graphics_password_weak import GraphicsPasswordWeak
 from svirtlib.audit.graphics_secret_in_file import GraphicsSecretInFile
+from svirtlib.audit.guest_disk_not_encrypted import GuestDiskNotEncrypted
+from svirtlib.audit.guest_host_device_shared import GuestHostDeviceShared
 from svirtlib.audit.guest_qemu_passthrough_args import GuestQemuPassthroughArgs
+from svirtlib.audit.guest_whole_disk_rw import GuestWholeDiskRw
+from svirtlib.audit.host_mount_by_label import HostMountByLabel
+from svirtlib.audit.host_services import HostServices
+from svirtlib.audit.hostdev_physical_function import HostdevPhysicalFunction
+from svirtlib.audit.hostdev_relaxed_acs import HostdevRelaxedAcs
+from svirtlib.audit.hostdev_usb import HostdevUsb
+from svirtlib.audit.ip_forward_state import IpForwardState
+from svirtlib.audit.libvirt_audit_off import LibvirtAuditOff
+from svirtlib.audit.libvirt_polkit_open import LibvirtPolkitOpen
+from svirtlib.audit.libvirt_rw_socket_open import LibvirtRwSocketOpen
+from svirtlib.audit.libvirt_tcp_cleartext import LibvirtTcpCleartext
+from svirtlib.audit.libvirt_tls_no_verify import LibvirtTlsNoVerify
+from svirtlib.audit.lvm_filter_missing import LvmFilterMissing
+from svirtlib.audit.qemu_cgroup_acl_wide import QemuCgroupAclWide
+from svirtlib.audit.qemu_core_dump_ram import QemuCoreDumpRam
+from svirtlib.audit.qemu_default_unconfined import QemuDefaultUnconfined
+from svirtlib.audit.qemu_namespaces_off import QemuNamespacesOff
+from svirtlib.audit.qemu_runs_as_root import QemuRunsAsRoot
+from svirtlib.audit.qemu_seccomp_off import QemuSeccompOff
+from svirtlib.audit.qemu_security_driver_none import QemuSecurityDriverNone
+from svirtlib.audit.qemu_user_shared import QemuUserShared
 from svirtlib.audit.sasl_config_missing import SaslConfigMissing
 from svirtlib.audit.sasl_keytab import SaslKeytab
 from svirtlib.audit.sasl_mech_weak import SaslMechWeak
 from svirtlib.audit.sasl_needs_tls import SaslNeedsTls
 from svirtlib.audit.sasl_sasldb import SaslSasldb
 from svirtlib.audit.secret_file_mode import SecretFileMode
+from svirtlib.audit.selinux_boolean_excess import SelinuxBooleanExcess
+from svirtlib.audit.selinux_boolean_missing import SelinuxBooleanMissing
+from svirtlib.audit.selinux_not_enforcing import SelinuxNotEnforcing
 from svirtlib.audit.spice_channel_insecure import SpiceChannelInsecure
 from svirtlib.audit.spice_cleartext_exposed import SpiceCleartextExposed
 from svirtlib.audit.spice_clipboard import SpiceClipboard
@@ -34,6 +65,13 @@ from svirtlib.audit.spice_no_ticket import SpiceNoTicket
 from svirtlib.audit.spice_secure_without_tls import SpiceSecureWithoutTls
 from svirtlib.audit.spice_tls_verify_noop import SpiceTlsVerifyNoop
 from svirtlib.audit.spice_usb_redir import SpiceUsbRedir
+from svirtlib.audit.ssh_root_shared import SshRootShared
+from svirtlib.audit.storage_ceph_no_auth import StorageCephNoAuth
+from svirtlib.audit.storage_http_plain import StorageHttpPlain
+from svirtlib.audit.storage_iscsi_no_chap import StorageIscsiNoChap
+from svirtlib.audit.storage_nbd_plain import StorageNbdPlain
+from svirtlib.audit.storage_nfs_sec import StorageNfsSec
+from svirtlib.audit.vfio_unsafe_interrupts import VfioUnsafeInterrupts
 from svirtlib.audit.vnc_auto_unix_socket_inert import VncAutoUnixSocketInert
 from svirtlib.audit.vnc_no_auth import VncNoAuth
 from svirtlib.audit.vnc_password_exposed import VncPasswordExposed
@@ -58,17 +96,40 @@ __all__ = ["ALL_RULES", "PROFILES", "AuditRule", "Need", "run_audit", "select_au
 #: Every rule, the worst first; within a severity by name.
 ALL_RULES: tuple[AuditRule, ...] = (
     ConfParse(),
+    GuestHostDeviceShared(),
+    LibvirtRwSocketOpen(),
+    LibvirtTlsNoVerify(),
+    QemuRunsAsRoot(),
+    QemuSecurityDriverNone(),
     SpiceNoTicket(),
     VncNoAuth(),
+    ChardevNetworkPlain(),
+    CloudNoPassthrough(),
+    FwDefaultPolicy(),
+    FwNotAtBoot(),
     GraphicsPasswordShared(),
     GraphicsSecretInFile(),
+    GuestDiskNotEncrypted(),
     GuestQemuPassthroughArgs(),
+    GuestWholeDiskRw(),
+    HostMountByLabel(),
+    HostdevPhysicalFunction(),
+    HostdevRelaxedAcs(),
+    LibvirtAuditOff(),
+    LibvirtPolkitOpen(),
+    LibvirtTcpCleartext(),
+    QemuCgroupAclWide(),
+    QemuDefaultUnconfined(),
+    QemuSeccompOff(),
     SaslConfigMissing(),
     SaslMechWeak(),
     SaslNeedsTls(),
     SecretFileMode(),
+    SelinuxNotEnforcing(),
     SpiceChannelInsecure(),
     SpiceCleartextExposed(),
+    StorageNbdPlain(),
+    VfioUnsafeInterrupts(),
     VncPasswordExposed(),
     VncPasswordFips(),
     X509CaKeyOnHost(),
@@ -77,19 +138,34 @@ ALL_RULES: tuple[AuditRule, ...] = (
     X509KeyMismatch(),
     X509Missing(),
     X509WeakKey(),
+    AuditdNotRunning(),
     ConfDuplicateKey(),
     ConfUnknownKey(),
     GraphicsListenWildcard(),
     GraphicsPasswordWeak(),
+    HostdevUsb(),
+    LvmFilterMissing(),
+    QemuCoreDumpRam(),
+    QemuNamespacesOff(),
+    QemuUserShared(),
     SaslKeytab(),
+    SelinuxBooleanMissing(),
     SpiceSecureWithoutTls(),
     SpiceTlsVerifyNoop(),
+    SshRootShared(),
+    StorageCephNoAuth(),
+    StorageHttpPlain(),
+    StorageIscsiNoChap(),
     VncTlsPeerVerify(),
     X509Hostname(),
     X509KeyUsage(),
     GraphicsPasswordNoExpiry(),
+    HostServices(),
+    IpForwardState(),
     SaslSasldb(),
+    SelinuxBooleanExcess(),
     SpiceUsbRedir(),
+    StorageNfsSec(),
     VncAutoUnixSocketInert(),
     VncPasswordTruncated(),
     SpiceClipboard(),
@@ -132,12 +208,28 @@ def run_audit(
     """
     selection = Selection.make(inventory, ALL_RULES, guests=guests, ignore=ignore, verb="audit")
     facts = AuditFacts(inventory, host, profile=profile)
+    missing = _missing(facts)
     findings: list[Finding] = []
     not_run: list[NotRun] = []
     for rule in rules:
-        if host is None and Need.CONFIG in rule.needs:
-            not_run.append(NotRun(rule.ident, Need.CONFIG.value))
+        lacking = [need for need in Need if need in rule.needs and need in missing]
+        if lacking:
+            reason = Need.CONFIG if host is None else lacking[0]
+            not_run.append(NotRun(rule.ident, reason.value))
         else:
             findings.extend(rule.run(facts))
     gaps = () if host is None else host.unreadable
     return selection.report(findings, (*inventory.unreadable, *gaps, *facts.undecided), not_run)
+
+
+def _missing(facts: AuditFacts) -> set[Need]:
+    practices = facts.practices
+    known = {
+        Need.CONFIG: facts.host is not None,
+        Need.UNITS: practices.units is not None,
+        Need.SELINUX: practices.selinux is not None,
+        Need.BOOLEANS: practices.booleans is not None,
+        Need.RULESET: practices.input_filtered is not None,
+        Need.SOCKETS: practices.listening is not None,
+    }
+    return {need for need, is_known in known.items() if not is_known}

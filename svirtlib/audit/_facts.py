@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from typing import Optional
 
@@ -9,8 +10,10 @@ from attr import evolve, frozen
 
 from svirtlib.consoles import Console, Exposure, consoles_of_arguments, effective_console
 from svirtlib.devices import Devices, Graphics
+from svirtlib.findings import Evidence
 from svirtlib.guests import Guest, Inventory, Unreadable
 from svirtlib.hostconfig import Arguments, Certificate, CertificateStore, HostConfig
+from svirtlib.hostpractices import BlockDevice, MountEntry, Practices, classify_by_name
 from svirtlib.settings import Settings
 from svirtlib.wording import listed, several
 
@@ -20,6 +23,15 @@ __all__ = ["PROFILES", "AuditFacts", "Seat"]
 PROFILES = ("default", "public-cloud", "confidential")
 
 _NO_DEVICES = Devices()
+
+#: Which boolean opens which file system to guests.
+_MOUNT_BOOLEANS = (
+    ("nfs", "virt_use_nfs"),
+    ("cifs", "virt_use_samba"),
+    ("smb3", "virt_use_samba"),
+    ("fuse", "virt_use_fusefs"),
+)
+_REMOTE = tuple(kind for kind, _ in _MOUNT_BOOLEANS)
 
 
 @frozen
@@ -37,6 +49,28 @@ class Seat:
     console: Console
     graphics: Optional[Graphics]
     source: str
+
+
+def _device_needs(devices: Devices) -> Iterator[tuple[str, str]]:
+    """Yield the boolean that a device needs, and what it is."""
+    for one in devices.characters:
+        if one.type == "dev" and one.element in ("serial", "parallel"):
+            yield "virt_use_comm", f"{one.element} port {one.name}"
+        if one.element == "smartcard" and one.type == "":
+            yield "virt_use_pcscd", "smart card"
+    for device in devices.host_devices:
+        if device.kind == "usb":
+            yield "virt_use_usb", "USB device"
+        if device.kind == "pci":
+            yield "virt_use_vfio", f"PCI device {device.name}"
+            yield "virt_use_sysfs", f"PCI device {device.name}"
+    for path in devices.inputs:
+        yield "virt_use_evdev", path
+    for link in devices.storage:
+        if link.protocol == "gluster":
+            yield "virt_use_glusterd", link.source
+    if "sdl" in devices.displays:
+        yield "virt_use_xserver", "SDL window"
 
 
 class AuditFacts:
@@ -114,7 +148,13 @@ class AuditFacts:
         """The configuration files of libvirt that could be read."""
         if self.host is None:
             return ()
-        return tuple(one for one in (self.host.qemu,) if isinstance(one, Settings))
+        both = (self.host.qemu, *self.host.daemons)
+        return tuple(one for one in both if isinstance(one, Settings))
+
+    @cached_property
+    def practices(self) -> Practices:
+        """How the host is set up; all unknown where none was looked at."""
+        return Practices() if self.host is None else self.host.practices
 
     @cached_property
     def certificates(self) -> tuple[tuple[CertificateStore, Certificate], ...]:
@@ -125,6 +165,117 @@ class AuditFacts:
             for one in (*own, *store.authorities):
                 found.setdefault((one.path, one.subject), (store, one))
         return tuple(found.values())
+
+    @cached_property
+    def _blocks(self) -> dict[str, BlockDevice]:
+        return {one.path: one for one in self.practices.blocks}
+
+    def block(self, path: str) -> BlockDevice:
+        """Return what a device is; by its name where the host was not looked at."""
+        known = self._blocks.get(path)
+        return known or BlockDevice(path, classify_by_name(path), by_name=True)
+
+    @cached_property
+    def pci_users(self) -> dict[str, list[Guest]]:
+        """The guests that drive each PCI device.
+
+        libvirt takes virtual functions alone for ``<interface type='hostdev'>``.
+        """
+        users: dict[str, list[Guest]] = {}
+        for guest in self.inventory.guests:
+            for device in self.devices(guest).host_devices:
+                if device.kind == "pci" and device.element != "interface":
+                    users.setdefault(device.name, []).append(guest)
+        return users
+
+    @cached_property
+    def console_ports(self) -> frozenset[int]:
+        """The ports that consoles of guests have by their XML."""
+        return frozenset(
+            port
+            for guest in self.inventory.guests
+            for one in self.devices(guest).graphics
+            for port in (one.port, one.tls_port, one.websocket)
+            if port > 0
+        )
+
+    @cached_property
+    def remote_mounts(self) -> dict[MountEntry, list[tuple[Guest, str]]]:
+        """The guests with images on each mount of a network or FUSE file system."""
+        mounts: dict[str, MountEntry] = {}
+        for mount in self.practices.mounts:
+            mounts[mount.target.rstrip("/")] = mount
+        found: dict[MountEntry, list[tuple[Guest, str]]] = {}
+        for guest in self.inventory.guests:
+            for image in guest.images:
+                folder = image.path or ""
+                while folder.startswith("/") and folder not in mounts:
+                    folder = folder.rpartition("/")[0]
+                holder = mounts.get(folder)
+                if holder is not None and holder.kind.startswith(_REMOTE):
+                    found.setdefault(holder, []).append((guest, image.path or ""))
+        return found
+
+    @cached_property
+    def boolean_needs(self) -> dict[str, list[tuple[str, str]]]:
+        """For each boolean of the policy that guests need: their names, and what for."""
+        needs: dict[str, list[tuple[str, str]]] = {}
+        for mount, uses in self.remote_mounts.items():
+            name = next(value for key, value in _MOUNT_BOOLEANS if mount.kind.startswith(key))
+            for guest, _ in uses:
+                needs.setdefault(name, []).append((guest.name, f"{mount.kind} at {mount.target}"))
+        exists = {name for name, _ in self.practices.booleans or ()}
+        for guest in self.inventory.guests:
+            devices = self.devices(guest)
+            for name, what in _device_needs(devices):
+                # Where a policy has no boolean for it, its rules allow it without one.
+                if name in exists:
+                    needs.setdefault(name, []).append((guest.name, what))
+            if guest.virt_type == "qemu" and "virt_use_vfio" in exists:
+                # Of the two policies, the one with that boolean asks for execmem too.
+                needs.setdefault("virt_use_execmem", []).append((guest.name, "TCG"))
+        return needs
+
+    def remote(self, kind: str) -> Optional[Evidence]:
+        """Return what has libvirt's daemon listen on ``tcp`` or ``tls``, or None.
+
+        A socket unit that is enabled does; else libvirtd's switch together with its option
+        ``--listen``, while virtproxyd needs the switch alone.
+        """
+        units = self.practices.units or frozenset()
+        for daemon in ("libvirtd", "virtproxyd"):
+            unit = f"{daemon}-{kind}.socket"
+            if unit in units:
+                return Evidence("/etc/systemd/system", f"{unit} is enabled")
+        for conf in () if self.host is None else self.host.daemons:
+            on = conf.flag(f"listen_{kind}", default=kind == "tls")
+            listen = self.practices.listen_option
+            if conf.source.endswith("/libvirtd.conf") and on and listen is not None:
+                return Evidence(listen.origin, f"--listen, with listen_{kind}")
+            proxy = conf.source.endswith("/virtproxyd.conf")
+            if proxy and on and conf.has(f"listen_{kind}"):
+                return Evidence(conf.where(f"listen_{kind}"), f"listen_{kind} is 1")
+        return None
+
+    def _daemon(self, key: str) -> Optional[Settings]:
+        """Return the daemon's configuration that sets a key."""
+        daemons = () if self.host is None else self.host.daemons
+        return next((conf for conf in daemons if conf.has(key)), None)
+
+    def daemon_text(self, key: str) -> Optional[str]:
+        """Return a text that one of libvirt's daemons is given, or None."""
+        conf = self._daemon(key)
+        return None if conf is None else conf.text(key)
+
+    def daemon_flag(self, key: str) -> bool:
+        """Tell whether a switch of one of libvirt's daemons is on."""
+        conf = self._daemon(key)
+        return conf is not None and conf.flag(key)
+
+    def daemon_where(self, key: str) -> Optional[str]:
+        """Return the place that sets a key, or None."""
+        conf = self._daemon(key)
+        return None if conf is None else conf.where(key)
 
     def service_encrypted(self, service: str) -> bool:
         """Tell whether all consoles of a kind that the network can reach are encrypted."""
@@ -150,6 +301,14 @@ class AuditFacts:
                         "files with --root",
                     )
                 )
+        if self.practices.pci is None and self.pci_users and self.profile != "public-cloud":
+            gaps.append(
+                Unreadable(
+                    f"PCI devices {listed(self.pci_users)}",
+                    "whether they are virtual functions only /sys of the host tells; run on the "
+                    "host",
+                )
+            )
         networks = sorted(
             {seat.guest.name for seat in self.seats if seat.console.exposure is Exposure.UNKNOWN}
         )

@@ -24,6 +24,11 @@ class Need(enum.Enum):
     """What must have been looked at for a rule to be run; the value says what to do about it."""
 
     CONFIG = "no host's configuration was looked at; name an unpacked host with --root"
+    UNITS = "what starts at boot is not known: there is no /etc/systemd/system"
+    SELINUX = "there is no /etc/selinux/config"
+    BOOLEANS = "no policy of the host could be asked for its booleans"
+    RULESET = "the firewall's rules can be read on the running host alone, as root"
+    SOCKETS = "what listens can be seen on the running host alone"
 
 
 class AuditRule(Rule):

@@ -6,10 +6,12 @@ none leads out of it. Every file is read once, however often it is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 from collections import deque
+from collections.abc import Iterator
 from typing import Optional, Union
 
 from svirtlib.errors import BackendPermissionError, BackendUnavailableError
@@ -102,6 +104,19 @@ class Tree:
             return os.readlink(name, dir_fd=descriptor)
         except OSError:
             return None
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def opened(self, path: str) -> Iterator[str]:
+        """Open a file, and yield a path that leads to it and nowhere else.
+
+        Raises:
+            OSError: it cannot be opened.
+        """
+        descriptor, _ = self._open(path, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            yield f"/proc/self/fd/{descriptor}"
         finally:
             os.close(descriptor)
 

@@ -10,6 +10,7 @@ from typing import Optional, Union
 from attr import evolve
 
 from svirtlib.backends import _certificates
+from svirtlib.backends._practices import input_filtered, read_practices
 from svirtlib.backends._tree import Tree
 from svirtlib.consoles import cert_dir
 from svirtlib.domainxml import MAX_BYTES, OtherDocumentError, parse_document
@@ -29,10 +30,10 @@ from svirtlib.hostconfig import (
 from svirtlib.inventory import take_inventory
 from svirtlib.ports import Progress
 from svirtlib.sasl import parse_sasl
-from svirtlib.settings import QEMU_KEYS, Kind, Settings, read_settings
+from svirtlib.settings import DAEMON_KEYS, QEMU_KEYS, Kind, Settings, read_settings
 from svirtlib.virconf import parse_conf
 
-__all__ = ["audit_documents", "audit_host", "audit_tree"]
+__all__ = ["audit_documents", "audit_host", "audit_tree", "input_filtered"]
 
 #: Where libvirt keeps definitions, and the state of guests that run.
 _DEFINITIONS = "/etc/libvirt/qemu"
@@ -185,6 +186,12 @@ def _configuration(
 ) -> HostConfig:
     broken: list[BrokenFile] = []
     qemu = _settings(tree, "/etc/libvirt/qemu.conf", QEMU_KEYS, broken)
+    daemons = [
+        one
+        for name in ("libvirtd", "virtqemud", "virtproxyd")
+        for one in [_settings(tree, f"/etc/libvirt/{name}.conf", DAEMON_KEYS, broken)]
+        if isinstance(one, Settings)
+    ]
     accounts = _accounts(tree)
     user, group = _qemu_user(tree, qemu, accounts)
     cert_dirs = tuple(f"/etc/pki/{name}" for name in tree.names("/etc/pki"))
@@ -216,6 +223,8 @@ def _configuration(
         secrets=tuple(secrets),
         cert_dirs=cert_dirs,
         fips=_fips(tree, live=live),
+        daemons=tuple(daemons),
+        practices=read_practices(tree, guests, live=live),
         arguments=_arguments() if live else (),
         unreadable=tuple(tree.unreadable.values()),
     )

@@ -1,0 +1,43 @@
+"""NBD without TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from svirtlib.audit._facts import AuditFacts
+from svirtlib.audit._rule import AuditRule, grouped
+from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.wording import listed
+
+
+class StorageNbdPlain(AuditRule):
+    """A disk comes over NBD from another host, unencrypted."""
+
+    ident = "storage-nbd-plain"
+    severity = Severity.HIGH
+    summary = "a disk crosses the network over NBD without TLS"
+    since = "0.1"
+
+    def run(self, facts: AuditFacts) -> Iterator[Finding]:
+        """Yield one finding for all disks."""
+        default = facts.conf is not None and facts.conf.flag("nbd_tls")
+        found = [
+            (guest, link)
+            for guest in facts.inventory.guests
+            for link in facts.devices(guest).storage
+            if link.protocol == "nbd"
+            and link.remote
+            and not (default if link.tls is None else link.tls)
+        ]
+        for uses in grouped(found, lambda use: use[1].tls).values():
+            names = [guest.name for guest, _ in uses]
+            yield self.tell(
+                f"disks of {listed(set(names))} cross the network over NBD in clear text: "
+                f"{listed({link.source for _, link in uses})}",
+                "`tls='yes'` in `<source protocol='nbd'>`, or nbd_tls = 1 in "
+                "/etc/libvirt/qemu.conf, with certificates on both sides",
+                guests=names,
+                evidence=[
+                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in uses
+                ],
+            )

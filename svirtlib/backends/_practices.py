@@ -1,0 +1,469 @@
+"""Read how a host is set up beside its consoles: devices, mounts, units, firewall, SELinux."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+import subprocess
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+from svirtlib.backends._tree import Tree
+from svirtlib.errors import DomainXMLError, SvirtError
+from svirtlib.guests import Guest, Unreadable
+from svirtlib.hostpractices import (
+    BlockDevice,
+    LvmConfig,
+    MountEntry,
+    PciDevice,
+    Practices,
+    SelinuxConfig,
+    Setting,
+    VirtualNetwork,
+    classify_by_name,
+)
+from svirtlib.xmltree import parse_tree
+
+__all__ = ["read_practices"]
+
+_SYSTEMD = "/etc/systemd/system"
+#: Where sysctl settings stand, the later ones winning.
+_SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
+_NFT_SECONDS = 10
+
+
+def read_practices(tree: Tree, guests: Sequence[Guest], *, live: bool) -> Practices:
+    """Return how the host is set up.
+
+    Args:
+        tree: its files.
+        guests: whose devices are looked at.
+        live: the host is this machine.
+    """
+    mounts = tuple(_mounts(tree, live=live))
+    units = _units(tree)
+    kernel = tuple(_kernel(tree, live=live))
+    return Practices(
+        blocks=tuple(_blocks(tree, guests, mounts, live=live)),
+        mounts=mounts,
+        kernel=kernel,
+        lvm=_lvm(tree),
+        pci=_pci(tree, guests),
+        unsafe_interrupts=_unsafe_interrupts(tree, kernel),
+        selinux=_selinux(tree, kernel),
+        booleans=_booleans(tree),
+        units=units,
+        listen_option=_listen_option(tree),
+        socket_mode=_socket_mode(tree),
+        polkit_open=tuple(_polkit(tree)),
+        networks=_networks(tree),
+        forwarding=_forwarding(tree, live=live),
+        root_login=_root_login(tree),
+        input_filtered=_input_filtered(tree) if live else None,
+        listening=tuple(_listening(tree)) if live else None,
+    )
+
+
+def _lines(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
+    """Yield each line of a file without its comment, with its place."""
+    for number, line in enumerate((tree.text(path) or "").splitlines(), 1):
+        text = line.split("#", 1)[0].strip() if not line.lstrip().startswith("#") else ""
+        if text:
+            yield text, f"{path}:{number}"
+
+
+def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
+    for text, origin in _lines(tree, "/etc/fstab"):
+        fields = text.split()
+        if len(fields) >= 4:
+            yield MountEntry(fields[0], fields[1], fields[2], fields[3], origin)
+    if not live:
+        return
+    for number, line in enumerate((tree.text("/proc/self/mounts") or "").splitlines(), 1):
+        fields = line.split()
+        if len(fields) >= 4:
+            origin = f"/proc/self/mounts:{number}"
+            yield MountEntry(fields[0], fields[1], fields[2], fields[3], origin)
+    for line in (tree.text("/proc/swaps") or "").splitlines()[1:]:
+        fields = line.split()
+        if fields:
+            yield MountEntry(fields[0], "swap", "swap", "", "/proc/swaps")
+
+
+def _kernel(tree: Tree, *, live: bool) -> Iterator[Setting]:
+    if live:
+        text = tree.text("/proc/cmdline")
+        if text:
+            yield Setting(text.strip(), "/proc/cmdline")
+    text = tree.text("/etc/kernel/cmdline")
+    if text:
+        yield Setting(text.strip(), "/etc/kernel/cmdline")
+    for line, origin in _lines(tree, "/etc/default/grub"):
+        name, equals, value = line.partition("=")
+        if equals and name.startswith("GRUB_CMDLINE_LINUX"):
+            yield Setting(value.strip("'\" "), origin)
+    for folder in ("/boot/loader/entries",):
+        for name in tree.names(folder):
+            for line, origin in _lines(tree, f"{folder}/{name}"):
+                if line.startswith("options "):
+                    yield Setting(line[len("options ") :].strip(), origin)
+    # What the initial RAM disk is told beside the kernel's command line.
+    for folder in ("/etc/dracut.conf.d", "/etc/initramfs-tools/conf.d"):
+        for name in tree.names(folder):
+            for line, origin in _lines(tree, f"{folder}/{name}"):
+                key, equals, value = line.partition("=")
+                if equals and key.rstrip("+") in ("kernel_cmdline", "RESUME", "ROOT"):
+                    prefix = "" if key.startswith("kernel") else f"{key.lower()}="
+                    yield Setting(prefix + value.strip("'\" "), origin)
+
+
+def _blocks(
+    tree: Tree, guests: Sequence[Guest], mounts: Sequence[MountEntry], *, live: bool
+) -> Iterator[BlockDevice]:
+    paths = {
+        link.source
+        for guest in guests
+        if guest.devices is not None
+        for link in guest.devices.storage
+        if link.type in ("block", "volume") and link.source.startswith("/dev/")
+    }
+    for path in sorted(paths):
+        number = _device_number(path) if live else None
+        used = _used(path, mounts)
+        if number is None:
+            yield BlockDevice(path, classify_by_name(path), by_name=True, used=used)
+        else:
+            folder = f"/sys/dev/block/{number}"
+            holder = used or _used_parts(tree, folder, mounts)
+            yield BlockDevice(path, _classify(tree, folder), by_name=False, used=holder)
+
+
+def _device_number(path: str) -> Optional[str]:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+
+
+def _classify(tree: Tree, folder: str) -> str:
+    """Return the kind of the device that a folder of sysfs is about."""
+    if tree.exists(f"{folder}/partition"):
+        return "partition"
+    identity = (tree.text(f"{folder}/dm/uuid") or "").strip()
+    for start, kind in (("LVM-", "lv"), ("mpath-", "multipath"), ("CRYPT-", "crypt")):
+        if identity.startswith(start):
+            return kind
+    if re.match(r"part\d+-", identity):
+        return "partition"
+    if identity or tree.exists(f"{folder}/dm"):
+        return "unknown"
+    if tree.exists(f"{folder}/loop"):
+        return "loop"
+    if tree.exists(f"{folder}/md"):
+        return "array"
+    return "disk"
+
+
+def _used(path: str, mounts: Sequence[MountEntry]) -> Optional[str]:
+    """Return what the host does with a device, by its name or that of one of its partitions."""
+    whole = classify_by_name(path) in ("disk", "multipath", "array")
+    for mount in mounts:
+        same = mount.source == path
+        part = whole and re.fullmatch(re.escape(path) + r"(?:-part|p)?\d+", mount.source)
+        if (same or part) and "noauto" not in mount.options.split(","):
+            return f"{mount.source} is mounted at {mount.target} ({mount.origin})"
+    return None
+
+
+def _used_parts(tree: Tree, folder: str, mounts: Sequence[MountEntry]) -> Optional[str]:
+    """Return what the host does with a device or its parts, by their names in sysfs."""
+    names = {(tree.link(folder) or "").rpartition("/")[2]}
+    for name in tree.names(folder):
+        if tree.exists(f"{folder}/{name}/partition"):
+            names.add(name)
+    for mount in mounts:
+        if mount.source.startswith("/dev/"):
+            real = os.path.realpath(mount.source).rpartition("/")[2]
+            if real in names and real:
+                return f"{mount.source} is mounted at {mount.target} ({mount.origin})"
+    return None
+
+
+def _lvm(tree: Tree) -> Optional[LvmConfig]:
+    path = "/etc/lvm/lvm.conf"
+    text = "\n".join(line for line, _ in _lines(tree, path))
+    if not text and not tree.exists("/etc/lvm"):
+        return None
+    patterns: Optional[tuple[str, ...]] = None
+    found = re.search(r"(?:^|[\s{/])global_filter\s*=\s*(\[[^\]]*\]|\"[^\"]*\")", text)
+    if found:
+        patterns = tuple(re.findall(r'"((?:[^"\\]|\\.)*)"', found[1]))
+    switch = re.search(r"(?:^|[\s{/])use_devicesfile\s*=\s*([01])", text)
+    return LvmConfig(
+        path=path,
+        patterns=patterns,
+        devices_file=switch is not None
+        and switch[1] == "1"
+        and tree.exists("/etc/lvm/devices/system.devices"),
+    )
+
+
+def _pci(tree: Tree, guests: Sequence[Guest]) -> Optional[tuple[PciDevice, ...]]:
+    folder = "/sys/bus/pci/devices"
+    if not tree.exists(folder):
+        return None
+    found = []
+    addresses = {
+        device.name
+        for guest in guests
+        if guest.devices is not None
+        for device in guest.devices.host_devices
+        if device.kind == "pci"
+    }
+    for address in sorted(addresses):
+        here = f"{folder}/{address}"
+        total = (tree.text(f"{here}/sriov_totalvfs") or "0").strip()
+        if not tree.exists(here):
+            found.append(PciDevice(address, "absent"))
+        elif tree.link(f"{here}/physfn") is not None or tree.exists(f"{here}/physfn"):
+            found.append(PciDevice(address, "virtual"))
+        elif total.isdigit() and int(total):
+            found.append(PciDevice(address, "physical", int(total)))
+        else:
+            found.append(PciDevice(address, "plain"))
+    return tuple(found)
+
+
+def _unsafe_interrupts(tree: Tree, kernel: Sequence[Setting]) -> Optional[Setting]:
+    live = "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"
+    if (tree.text(live) or "").strip() in ("Y", "1"):
+        return Setting("Y", live)
+    for setting in kernel:
+        if re.search(r"\bvfio_iommu_type1\.allow_unsafe_interrupts(?:=[1Yy]|\s|$)", setting.value):
+            return setting
+    for folder in ("/etc/modprobe.d", "/usr/lib/modprobe.d"):
+        for name in tree.names(folder):
+            for line, origin in _lines(tree, f"{folder}/{name}"):
+                if re.fullmatch(
+                    r"options\s+vfio_iommu_type1\s.*\ballow_unsafe_interrupts=[1Yy]\S*.*", line
+                ):
+                    return Setting(line, origin)
+    return None
+
+
+def _selinux(tree: Tree, kernel: Sequence[Setting]) -> Optional[SelinuxConfig]:
+    path = "/etc/selinux/config"
+    mode, origin = None, path
+    if tree.text(path) is None:
+        return None
+    for line, place in _lines(tree, path):
+        name, equals, value = line.partition("=")
+        if equals and name.strip() == "SELINUX":
+            mode, origin = value.strip().lower(), place
+            break
+    off = None
+    for setting in kernel:
+        words = setting.value.split()
+        if "selinux=0" in words or "enforcing=0" in words:
+            off = setting
+    return SelinuxConfig(mode, origin, off)
+
+
+def _booleans(tree: Tree) -> Optional[tuple[tuple[str, bool], ...]]:
+    live = "/sys/fs/selinux/booleans"
+    names = tree.names(live)
+    if names:
+        return tuple(
+            (name, (tree.text(f"{live}/{name}") or "0").split()[:1] == ["1"]) for name in names
+        )
+    kind = "targeted"
+    for line, _ in _lines(tree, "/etc/selinux/config"):
+        if line.startswith("SELINUXTYPE="):
+            kind = line.partition("=")[2].strip()
+    folder = f"/etc/selinux/{os.path.basename(kind)}/policy"
+    policies = [name for name in tree.names(folder) if re.fullmatch(r"policy\.\d+", name)]
+    if not policies:
+        return None
+    newest = max(policies, key=lambda name: int(name.partition(".")[2]))
+    from svirtlib.backends.policy import open_policy
+
+    try:
+        with tree.opened(f"{folder}/{newest}") as path:
+            policy = open_policy(path)
+    except (SvirtError, OSError) as error:
+        tree.unreadable[folder] = Unreadable(f"{folder}/{newest}", f"not asked: {error}")
+        return None
+    return tuple(sorted(policy.booleans().items()))
+
+
+def _units(tree: Tree) -> Optional[frozenset[str]]:
+    """Return the names of units that other units want at boot."""
+    if not tree.exists(_SYSTEMD):
+        return None
+    found = set()
+    for name in tree.names(_SYSTEMD):
+        if name.endswith((".wants", ".requires")):
+            found.update(tree.names(f"{_SYSTEMD}/{name}"))
+    return frozenset(found)
+
+
+def _listen_option(tree: Tree) -> Optional[Setting]:
+    for path in ("/etc/default/libvirtd", "/etc/sysconfig/libvirtd"):
+        for line, origin in _lines(tree, path):
+            name, equals, value = line.partition("=")
+            words = re.split(r"[\s'\"]+", value)
+            if equals and name.strip() == "LIBVIRTD_ARGS" and {"--listen", "-l"} & {*words}:
+                return Setting(line, origin)
+    return None
+
+
+def _socket_mode(tree: Tree) -> Optional[Setting]:
+    """Return the mode that an administrator gave libvirt's read-write socket."""
+    found = None
+    for unit in ("libvirtd.socket", "virtqemud.socket"):
+        folder = f"{_SYSTEMD}/{unit}.d"
+        for path in (f"{_SYSTEMD}/{unit}", *(f"{folder}/{name}" for name in tree.names(folder))):
+            for line, origin in _lines(tree, path):
+                name, equals, value = line.partition("=")
+                if equals and name.strip() == "SocketMode":
+                    found = Setting(value.strip(), origin)
+    return found
+
+
+def _polkit(tree: Tree) -> Iterator[str]:
+    """Yield rules that grant the management of guests without asking who it is."""
+    folder = "/etc/polkit-1/rules.d"
+    for name in tree.names(folder):
+        text = tree.text(f"{folder}/{name}") or ""
+        text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
+        manages = "org.libvirt.unix.manage" in text
+        grants = re.search(r"\breturn\s+polkit\.Result\.YES\b", text)
+        asks = re.search(r"subject\.(?:isInGroup|user|groups|local|active)", text)
+        if manages and grants and not asks:
+            yield f"{folder}/{name}"
+
+
+def _networks(tree: Tree) -> Optional[tuple[VirtualNetwork, ...]]:
+    folder = "/etc/libvirt/qemu/networks"
+    if not tree.exists(folder):
+        return None
+    found = []
+    for name in tree.names(folder):
+        data = tree.read(f"{folder}/{name}") if name.endswith(".xml") else None
+        if not isinstance(data, bytes):
+            continue
+        try:
+            root = parse_tree(data, f"{folder}/{name}", "a network of libvirt")
+        except DomainXMLError as error:
+            tree.unreadable[name] = Unreadable(f"{folder}/{name}", error.reason)
+            continue
+        forward = root.find("forward")
+        mode = None if forward is None else forward.get("mode", "nat")
+        found.append(VirtualNetwork((root.findtext("name") or name).strip(), mode))
+    return tuple(found)
+
+
+def _forwarding(tree: Tree, *, live: bool) -> Optional[Setting]:
+    if live:
+        text = tree.text("/proc/sys/net/ipv4/ip_forward")
+        return None if text is None else Setting(text.strip(), "/proc/sys/net/ipv4/ip_forward")
+    found = None
+    files = {}
+    for folder in _SYSCTL:
+        for name in tree.names(folder):
+            if name.endswith(".conf"):
+                files[name] = f"{folder}/{name}"
+    for path in (*(files[name] for name in sorted(files)), "/etc/sysctl.conf"):
+        for line, origin in _lines(tree, path):
+            name, equals, value = line.lstrip("-").partition("=")
+            if equals and name.strip().replace("/", ".") in (
+                "net.ipv4.ip_forward",
+                "net.ipv4.conf.all.forwarding",
+            ):
+                found = Setting(value.strip(), origin)
+    return found
+
+
+def _root_login(tree: Tree) -> Optional[Setting]:
+    """Return what sshd says of root; the first line counts, and included files come first."""
+    path = "/etc/ssh/sshd_config"
+    if tree.text(path) is None:
+        return None
+    folder = "/etc/ssh/sshd_config.d"
+    included = [f"{folder}/{name}" for name in tree.names(folder) if name.endswith(".conf")]
+    for place in (*included, path):
+        for line, origin in _lines(tree, place):
+            words = line.replace("=", " ").split()
+            if words[0].lower() == "match":
+                break
+            if words[0].lower() == "permitrootlogin" and len(words) > 1:
+                return Setting(words[1].strip('"').lower(), origin)
+    return Setting("prohibit-password", "sshd's default")
+
+
+def _input_filtered(tree: Tree) -> Optional[bool]:
+    """Tell whether a chain at the input hook drops or rejects what it does not know."""
+    try:
+        done = subprocess.run(
+            ["nft", "-j", "list", "ruleset"],
+            capture_output=True,
+            timeout=_NFT_SECONDS,
+            check=True,
+            stdin=subprocess.DEVNULL,
+        )
+        entries: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        tree.unreadable["nft"] = Unreadable(
+            "the firewall's rules",
+            f"`nft -j list ruleset` failed ({type(error).__name__}); run as root, with nftables "
+            f"installed",
+        )
+        return None
+    return input_filtered(entries)
+
+
+def input_filtered(entries: Sequence[dict[str, Any]]) -> bool:
+    """Tell the same of a rule set as nft writes it in JSON."""
+    chains = [entry["chain"] for entry in entries if "chain" in entry]
+    rules = [entry["rule"] for entry in entries if "rule" in entry]
+    for chain in chains:
+        if chain.get("hook") != "input" or chain.get("type", "filter") != "filter":
+            continue
+        if chain.get("policy") == "drop":
+            return True
+        own = [
+            rule
+            for rule in rules
+            if (rule.get("family"), rule.get("table"), rule.get("chain"))
+            == (chain.get("family"), chain.get("table"), chain.get("name"))
+        ]
+        # A last rule without any condition that lets nothing through.
+        last = own[-1].get("expr", []) if own else []
+        verdicts = [next(iter(one)) for one in last if isinstance(one, dict) and one]
+        plain = set(verdicts) <= {"counter", "log", "drop", "reject"}
+        if verdicts and plain and verdicts[-1] in ("drop", "reject"):
+            return True
+    return False
+
+
+def _listening(tree: Tree) -> Iterator[tuple[str, int]]:
+    """Yield address and port of TCP sockets that listen on more than the loopback."""
+    for path, width in (("/proc/net/tcp", 8), ("/proc/net/tcp6", 32)):
+        for line in (tree.text(path) or "").splitlines()[1:]:
+            fields = line.split()
+            if len(fields) < 4 or fields[3] != "0A":
+                continue
+            address, _, port = fields[1].partition(":")
+            if len(address) != width:
+                continue
+            if width == 8 and address.endswith("7F"):
+                continue
+            if address == "00000000000000000000000001000000":
+                continue
+            wild = set(address) == {"0"}
+            yield ("every address" if wild else "one address"), int(port, 16)
