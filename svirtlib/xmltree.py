@@ -26,6 +26,7 @@ _PARSER = etree.XMLParser(
     load_dtd=False,
     dtd_validation=False,
     huge_tree=False,
+    collect_ids=False,
     remove_blank_text=True,
     remove_comments=True,
     remove_pis=True,
