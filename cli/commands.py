@@ -6,10 +6,11 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Callable, Optional, Union
 
 from svirtlib import Context, Level, Range
+from svirtlib.cli import reports
 from svirtlib.cli.exitcodes import ExitCode
 from svirtlib.cli.streams import tell, write_result
 from svirtlib.findings import Report, Severity
@@ -37,19 +38,11 @@ def check(options: argparse.Namespace) -> int:
         ignore=ignore,
         subjects=options.max_subjects,
     )
-    if options.format == "json":
-        from svirtlib.formats.json_report import format_report
-
-        _write(options, format_report(cut(report, options.max_subjects)))
-    else:
-        from svirtlib.formats import table
-
-        color = _color(options)
-        _write(
-            options,
-            table.format_report(report, width=_width(), color=color, verbose=options.verbose),
-        )
-    return _status(report, options.fail_on, exit_zero=options.exit_zero)
+    if options.format not in (None, "table"):
+        report = cut(report, options.max_subjects)
+    rules = {rule.ident: (rule.severity, rule.summary) for rule in checks}
+    _write_report(options, report, rules)
+    return reports.status(options, report)
 
 
 def audit(options: argparse.Namespace) -> int:
@@ -63,28 +56,14 @@ def audit(options: argparse.Namespace) -> int:
         return _write_rows(options, ("rule", "severity", "summary"), rows, "rules")
 
     def write(report: Report) -> None:
-        if options.format == "json":
-            from svirtlib.formats.json_report import format_report
+        from svirtlib.audit import select_audit_rules
 
-            _write(options, format_report(report))
-        elif options.format == "sarif":
-            import svirtlib
-            from svirtlib.audit import ALL_RULES
-            from svirtlib.formats import sarif
-
-            rules = {rule.ident: (rule.severity, rule.summary) for rule in ALL_RULES}
-            _write(options, sarif.format_report(report, rules, version=svirtlib.__version__))
-        else:
-            from svirtlib.formats import table
-
-            color = _color(options)
-            _write(
-                options,
-                table.format_report(report, width=_width(), color=color, verbose=options.verbose),
-            )
+        chosen = select_audit_rules(options.only)
+        rules = {rule.ident: (rule.severity, rule.summary) for rule in chosen}
+        _write_report(options, report, rules)
 
     def status(report: Report) -> int:
-        return _status(report, options.fail_on, exit_zero=options.exit_zero)
+        return reports.status(options, report)
 
     progress = _Progress() if _wants_progress(options) else None
     return run(options, _ignored(options), progress, write, status)
@@ -234,7 +213,7 @@ def validate(options: argparse.Namespace) -> int:
         return table.format_report(report, width=_width(), color=color, verbose=options.verbose)
 
     def status(report: Report) -> int:
-        return _status(report, options.fail_on, exit_zero=options.exit_zero)
+        return reports.status(options, report)
 
     return run(options, _write, format_table, status)
 
@@ -312,8 +291,15 @@ def _inventory(options: argparse.Namespace, *, policy: Union[str, bool] = False)
     from svirtlib.backends import host, output
     from svirtlib.errors import SelectionError
 
-    if options.connect is not None and (options.xml or options.snapshot is not None):
-        raise SelectionError("--connect is one place to look, --xml and --snapshot are others")
+    elsewhere = options.xml or options.snapshot is not None or options.sosreport is not None
+    if options.connect is not None and elsewhere:
+        raise SelectionError(
+            "--connect is one place to look, --xml, --snapshot and --sosreport are others"
+        )
+    if options.sosreport is not None:
+        if options.files or options.processes:
+            raise SelectionError("a sosreport holds all there is; leave out --files, --processes")
+        return host.read_sosreport(options.sosreport, policy=policy)
     if options.snapshot is not None:
         from svirtlib.snapshot import MAX_BYTES, load_snapshot
 
@@ -360,11 +346,16 @@ def _wants_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr.isatty()
 
 
-def _status(report: Report, fail_on: Severity, *, exit_zero: bool) -> int:
-    if report.worst is not None and report.worst >= fail_on and not exit_zero:
-        return ExitCode.FINDINGS
-    # Even --exit-zero does not make a guest judged that was not.
-    return ExitCode.OK if report.complete else ExitCode.INCOMPLETE
+def _write_report(
+    options: argparse.Namespace, report: Report, rules: Mapping[str, tuple[Severity, str]]
+) -> None:
+    def format_table(report: Report) -> str:
+        from svirtlib.formats import table
+
+        color = _color(options)
+        return table.format_report(report, width=_width(), color=color, verbose=options.verbose)
+
+    _write(options, reports.format_report(options, report, rules, format_table))
 
 
 def _incomplete(inventory: Inventory) -> int:
@@ -381,7 +372,8 @@ def _write(options: argparse.Namespace, text: str) -> None:
     else:
         from svirtlib.backends.output import write_file
 
-        write_file(options.output, text)
+        # Metrics hold no names, and whoever collects them is another user.
+        write_file(options.output, text, mode=0o644 if options.format == "prometheus" else None)
 
 
 def _write_rows(

@@ -38,6 +38,27 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         # libvirt's: whatever it calls us with, a usage error could kill a guest.
         return quick.main(words[2:])
     streams.prepare()
+    if "nagios" in words or "--format=nagios" in words:
+        return _main_for_nagios(words)
+    return _main(words)
+
+
+def _main_for_nagios(words: Sequence[str]) -> int:
+    """Run with what monitoring systems expect: a line on standard output, and their statuses."""
+    from svirtlib.formats import nagios
+
+    err = io.StringIO()
+    with contextlib.redirect_stderr(err):
+        code = _main(words)
+    streams.tell(err.getvalue())
+    if code in (ExitCode.OK, *nagios.State) and "svirt-label: error: " not in err.getvalue():
+        return code
+    message = err.getvalue().rpartition("error: ")[2].strip() or "svirt-label was stopped"
+    streams.write_result(nagios.format_error(" ".join(message.split())))
+    return nagios.State.UNKNOWN
+
+
+def _main(argv: Sequence[str]) -> int:
     debug = False
     try:
         options = _parse(argv)
@@ -58,9 +79,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         )
 
 
-def _parse(argv: Optional[Sequence[str]]) -> Union[argparse.Namespace, int]:
+def _parse(words: Sequence[str]) -> Union[argparse.Namespace, int]:
     """Return the options, or the status where there is nothing to do: help, a usage error."""
-    words = sys.argv[1:] if argv is None else argv
     options = _attempt(make_parser(words), words)
     if isinstance(options, _Stop):
         # Only a parser of all verbs can tell of them: in a help, or what would be right.

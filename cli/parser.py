@@ -8,14 +8,15 @@ from collections.abc import Collection
 from typing import Any, Callable, Optional
 
 import svirtlib
+from svirtlib.cli import reports
 from svirtlib.findings import Severity
 
 __all__ = ["FORMATS", "make_parser"]
 
 #: The formats that each verb can write.
 FORMATS = {
-    "check": ("table", "json"),
-    "audit": ("table", "json", "sarif"),
+    "check": reports.FORMATS,
+    "audit": reports.FORMATS,
     "list": ("table", "json"),
     "show": ("table", "json"),
     "explain": ("table", "json"),
@@ -104,7 +105,7 @@ def _general_options(parser: argparse.ArgumentParser, *, default: bool) -> None:
         metavar="FORMAT",
         choices=sorted({name for names in FORMATS.values() for name in names}),
         default=unless_given(None),
-        help="table (default) or json",
+        help="table (default), json, or another that the command can write",
     )
     group.add_argument(
         "--policy",
@@ -168,6 +169,9 @@ def _sources(parser: argparse.ArgumentParser) -> None:
         help="files or folders of 'virsh dumpxml' output instead of libvirt; - is standard input",
     )
     source.add_argument("--snapshot", metavar="FILE", help="a file that 'svirt-label export' wrote")
+    source.add_argument(
+        "--sosreport", metavar="DIR", help="an unpacked sosreport of the host that runs the guests"
+    )
     group.add_argument(
         "--files",
         action=argparse.BooleanOptionalAction,

@@ -20,6 +20,7 @@ __all__ = [
     "read_host",
     "read_pool",
     "read_process_labels",
+    "read_sosreport",
 ]
 
 
@@ -54,6 +55,34 @@ def read_documents(
         progress=progress,
     )
     return _judged(inventory, policy, here=files or processes)
+
+
+def read_sosreport(path: str, *, policy: Union[str, bool] = False) -> Inventory:
+    """Take the inventory of a host from its unpacked sosreport.
+
+    Args:
+        path: the folder that it was unpacked to.
+        policy: path of the policy to ask; True for the one in the report, if it holds one.
+
+    Raises:
+        SelectionError: the folder is no sosreport.
+        DomainXMLError: it holds no guest.
+        BackendError: it cannot be opened.
+    """
+    from svirtlib.backends._sosreport import SosReport
+
+    report = SosReport(path)
+    try:
+        inventory = take_inventory(
+            report,
+            processes=report if report.has_processes else None,
+            files=report if report.has_files else None,
+        )
+        if policy is True:
+            policy = report.policy() or False
+    finally:
+        report.close()
+    return _judged(inventory, policy, here=False)
 
 
 def read_host(

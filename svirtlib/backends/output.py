@@ -12,13 +12,13 @@ from svirtlib.errors import BackendError, BackendPermissionError
 __all__ = ["read_file", "write_bytes", "write_file"]
 
 
-def write_file(path: str, text: str) -> None:
+def write_file(path: str, text: str, *, mode: Optional[int] = None) -> None:
     """Write *text* to *path* as :func:`write_bytes` does, in UTF-8.
 
     Raises:
         BackendError: the file cannot be written; what was there before is still there.
     """
-    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), mode=mode)
 
 
 def write_bytes(

@@ -10,15 +10,20 @@ import json
 
 from svirtlib.findings import Finding, Report
 
-__all__ = ["SCHEMA", "format_report"]
+__all__ = ["SCHEMA", "document", "format_report"]
 
 SCHEMA = "svirt-label/report/1"
 
 
 def format_report(report: Report) -> str:
     """Return the report as JSON text with a newline at its end."""
+    return json.dumps(document(report), indent=2) + "\n"
+
+
+def document(report: Report) -> dict[str, object]:
+    """Return the report as what JSON is made of."""
     mode = report.host.mode
-    document = {
+    return {
         "schema": SCHEMA,
         "complete": report.complete,
         "host": {
@@ -35,7 +40,6 @@ def format_report(report: Report) -> str:
         "notes": list(report.notes),
         "ignored": report.ignored,
     }
-    return json.dumps(document, indent=2) + "\n"
 
 
 def _finding(finding: Finding) -> dict[str, object]:
