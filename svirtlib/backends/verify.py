@@ -192,15 +192,17 @@ def verify(
         work = _Work(walk, contexts, enforced=enforced, force=force, most=most)
         failures = []
         for path in paths:
-            try:
-                with walk.reach(path) as (entry, parent, name):
-                    if not work.start(entry):
-                        continue
-                    with contextlib.closing(Descent(walk, parent, name, entry.path)) as descent:
-                        work.descend(descent, jobs, progress or _no_progress)
-            except BackendError as error:
-                failures.append(error)
-                work.tally.miss(Unreadable(os.fsdecode(path), str(error)))
+            with contextlib.ExitStack() as stack:
+                try:
+                    entry, parent, name = stack.enter_context(walk.reach(path))
+                except BackendError as error:
+                    failures.append(error)
+                    work.tally.miss(Unreadable(os.fsdecode(path), str(error)))
+                    continue
+                if work.start(entry):
+                    descent = Descent(walk, parent, name, entry.path)
+                    stack.enter_context(contextlib.closing(descent))
+                    work.descend(descent, jobs, progress or _no_progress)
         if failures and len(failures) == len(paths):
             if isinstance(failures[0], BackendPermissionError):
                 raise failures[0]
