@@ -267,6 +267,13 @@ def storage(options: argparse.Namespace) -> int:
     return storage.run(options, _write)
 
 
+def image(options: argparse.Namespace) -> int:
+    """Look at single images, and mend leftovers."""
+    from svirtlib.cli import image
+
+    return image.run(options, _write)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "audit": audit,
@@ -284,6 +291,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sync": sync,
     "hook": hook,
     "storage": storage,
+    "image": image,
 }
 
 

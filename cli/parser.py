@@ -31,6 +31,7 @@ FORMATS = {
     "sync": ("table", "json"),
     "hook": ("table",),
     "storage": ("table", "json"),
+    "image": ("table", "json"),
 }
 
 _EXIT_CODES = """\
@@ -428,6 +429,17 @@ def _storage(add: _Add) -> None:
     storage.add_verbs(parser, functools.partial(_general_options, default=False))
 
 
+def _image(add: _Add) -> None:
+    from svirtlib.cli import image
+
+    parser = add(
+        "look at single images, and mend leftovers: inspect, restore",
+        "Tell what an image carries of labels and libvirt's owner attributes, and mend what is a "
+        "leftover when it is proven that nobody uses it.",
+    )
+    image.add_verbs(parser, functools.partial(_general_options, default=False))
+
+
 #: What adds each verb, in the order of the help. It loads the verb's own module, if it has one.
 _VERBS: dict[str, Callable[[_Add], None]] = {
     "check": _check,
@@ -446,4 +458,5 @@ _VERBS: dict[str, Callable[[_Add], None]] = {
     "sync": _sync,
     "hook": _hook,
     "storage": _storage,
+    "image": _image,
 }

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_apply_options",
+    "add_guests_option",
     "add_journal_option",
     "add_plan_options",
+    "add_root",
     "add_undo_options",
     "apply",
     "plan",
@@ -75,8 +77,8 @@ def add_undo_options(parser: argparse.ArgumentParser) -> None:
         help="which change, as apply named it (default: the last one that was not undone)",
     )
     parser.add_argument("--list", action="store_true", help="list the changes that are known")
-    _add_root(parser)
-    _add_guests(parser)
+    add_root(parser)
+    add_guests_option(parser)
     add_journal_option(parser)
 
 
@@ -147,11 +149,12 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="SELinux need not run here: the stored policy and the labels are what counts",
     )
-    _add_root(group)
-    _add_guests(group)
+    add_root(group)
+    add_guests_option(group)
 
 
-def _add_root(group: Any) -> None:
+def add_root(group: Any) -> None:
+    """Add the option that names an unpacked system."""
     group.add_argument(
         "--root",
         metavar="DIR",
@@ -160,7 +163,8 @@ def _add_root(group: Any) -> None:
     )
 
 
-def _add_guests(group: Any) -> None:
+def add_guests_option(group: Any) -> None:
+    """Add the option that tells of guests without libvirt."""
     group.add_argument(
         "--xml",
         metavar="XML",

@@ -52,7 +52,7 @@ _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _REASONS = {
     Verdict.CUSTOMIZABLE: "its type is one that the policy leaves to the administrator",
     Verdict.GUEST_LABEL: (
-        "it has the label of a guest; 'image inspect' tells whether one needs it"
+        "it has the label of a guest; 'svirt-label image inspect' tells whether one needs it"
     ),
 }
 
@@ -264,7 +264,7 @@ class Relabelling:
             count = _attribute(link, REFERENCES)
             return (
                 f"libvirt counts {_text(count)!a} users of it; if that is a leftover, "
-                f"'image restore' mends it"
+                f"'svirt-label image restore' mends it"
             )
         if status.st_nlink > 1 and old is not None and belongs_elsewhere(old):
             return "it has other names (hard links), and the label of something else"

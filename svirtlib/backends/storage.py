@@ -65,7 +65,16 @@ from svirtlib.storage import (
     system_path,
 )
 
-__all__ = ["Outcome", "Request", "Undone", "apply", "list_changes", "plan", "undo"]
+__all__ = [
+    "Outcome",
+    "Request",
+    "Undone",
+    "apply",
+    "list_changes",
+    "plan",
+    "refuse_without_selinux",
+    "undo",
+]
 
 Progress = Callable[[int], None]
 
@@ -534,7 +543,7 @@ def apply(
         BackendError: nothing could be changed.
         PartialChangeError: it stopped after the first change; it says how to take that back.
     """
-    _require_selinux(request)
+    refuse_without_selinux(request.root, offline=request.offline)
     contexts = FileContexts.open(request.root)
     with Walk(request.root, cross=request.cross) as walk:
         made = _targets(request, contexts, walk)
@@ -595,8 +604,13 @@ def apply(
     )
 
 
-def _require_selinux(request: Request) -> None:
-    if request.offline or request.root != "/":
+def refuse_without_selinux(root: str, *, offline: bool) -> None:
+    """Refuse to change labels that nothing enforces, unless that is what is asked for.
+
+    Raises:
+        BackendUnavailableError: SELinux does not run here.
+    """
+    if offline or root != "/":
         return
     mode = _mode()
     if mode is Mode.DISABLED:
