@@ -41,6 +41,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "host's files say)",
     )
     group.add_argument(
+        "--map",
+        metavar="FILE",
+        help="who may use which console, as for console-rules: have the rules about that look "
+        "for drift",
+    )
+    group.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=float,
@@ -87,10 +93,18 @@ def _read(
         raise SelectionError("--connect is one place to look, --xml and --root are others")
     if options.xml:
         return audit.audit_documents(
-            options.xml, root=options.root, names=options.host_name, progress=progress
+            options.xml,
+            root=options.root,
+            names=options.host_name,
+            console_map=options.map,
+            progress=progress,
         )
     if options.root is not None:
-        return audit.audit_tree(options.root, names=options.host_name)
+        return audit.audit_tree(options.root, names=options.host_name, console_map=options.map)
     return audit.audit_host(
-        options.connect, timeout=options.timeout, names=options.host_name, progress=progress
+        options.connect,
+        timeout=options.timeout,
+        names=options.host_name,
+        console_map=options.map,
+        progress=progress,
     )

@@ -69,6 +69,13 @@ def audit(options: argparse.Namespace) -> int:
     return run(options, _ignored(options), progress, write, status)
 
 
+def console_rules(options: argparse.Namespace) -> int:
+    """Make the rules that keep users to their own consoles."""
+    from svirtlib.cli.consolerules import run
+
+    return run(options, _write)
+
+
 def _ignored(options: argparse.Namespace) -> list[tuple[str, str]]:
     """Return the rules, and the guests, that the user wants left out."""
     from svirtlib.errors import SelectionError
@@ -277,6 +284,7 @@ def image(options: argparse.Namespace) -> int:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "check": check,
     "audit": audit,
+    "console-rules": console_rules,
     "list": list_labels,
     "show": show,
     "export": export,

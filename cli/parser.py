@@ -17,6 +17,7 @@ __all__ = ["FORMATS", "make_parser"]
 FORMATS = {
     "check": reports.FORMATS,
     "audit": reports.FORMATS,
+    "console-rules": ("table", "json"),
     "list": ("table", "json"),
     "show": ("table", "json"),
     "explain": ("table", "json"),
@@ -440,10 +441,23 @@ def _image(add: _Add) -> None:
     image.add_verbs(parser, functools.partial(_general_options, default=False))
 
 
+def _console_rules(add: _Add) -> None:
+    from svirtlib.cli import consolerules
+
+    parser = add(
+        "make the rules that keep each user to the console of its own guest",
+        "From a map of guests to users, make what the machine with the SPICE viewers needs so "
+        "that each user reaches the console of its own guest alone: rules for nftables with their "
+        "unit, and lines for sudo.",
+    )
+    consolerules.add_options(parser)
+
+
 #: What adds each verb, in the order of the help. It loads the verb's own module, if it has one.
 _VERBS: dict[str, Callable[[_Add], None]] = {
     "check": _check,
     "audit": _audit,
+    "console-rules": _console_rules,
     "list": _list,
     "show": _show,
     "export": _export,

@@ -13,6 +13,7 @@ from typing import Optional, Union
 
 from attr import frozen
 
+from svirtlib.consolerules import ConsoleUser
 from svirtlib.guests import Unreadable
 from svirtlib.hostpractices import Practices
 from svirtlib.settings import Settings
@@ -215,6 +216,7 @@ class HostConfig:
         fips: the kernel runs in FIPS mode; None where not known.
         daemons: configuration of libvirt's daemons, those that could be read.
         practices: how the host is set up beside consoles.
+        console_users: the map of consoles to users, or None without one.
         arguments: of running QEMUs.
         unreadable: what could not be read.
     """
@@ -235,5 +237,6 @@ class HostConfig:
     fips: Optional[bool] = None
     daemons: tuple[Settings, ...] = ()
     practices: Practices = _NO_PRACTICES
+    console_users: Optional[tuple[ConsoleUser, ...]] = None
     arguments: tuple[Arguments, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()

@@ -15,6 +15,7 @@ __all__ = [
     "Practices",
     "SelinuxConfig",
     "Setting",
+    "ViewerFile",
     "VirtualNetwork",
     "classify_by_name",
 ]
@@ -187,6 +188,23 @@ class VirtualNetwork:
 
 
 @frozen
+class ViewerFile:
+    """Who may execute the viewer of consoles.
+
+    Attributes:
+        path: the program.
+        mode: its permission bits.
+        uid: number of its owner.
+        gid: number of its group.
+    """
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+
+
+@frozen
 class Practices:
     """All of one host. None stands for what was not there to be looked at.
 
@@ -208,6 +226,11 @@ class Practices:
         root_login: what sshd says of ``PermitRootLogin``, or None where that is not known.
         input_filtered: packets that come in meet a firewall that drops what it does not know;
             None where the rules could not be read.
+        owner_rules: nftables of the machine with the viewers, as nft writes them in JSON; None
+            where there are none to look at, or no map.
+        owner_rules_origin: where these are.
+        sudo: commands that sudo lets users start, with the file; None where not looked at.
+        viewer: who may execute the viewer, or None where there is none.
         listening: TCP ports that are open to other hosts, with their addresses; None where not
             looked at.
     """
@@ -228,4 +251,8 @@ class Practices:
     forwarding: Optional[Setting] = None
     root_login: Optional[Setting] = None
     input_filtered: Optional[bool] = None
+    owner_rules: Optional[str] = None
+    owner_rules_origin: str = ""
+    sudo: Optional[tuple[Setting, ...]] = None
+    viewer: Optional[ViewerFile] = None
     listening: Optional[tuple[tuple[str, int], ...]] = None

@@ -8,6 +8,7 @@ In the section "Example" of a page, blocks are marked by what follows the langua
     ```console bad                 modes of files, as ls -l shows them; sockets, as ss
                                    does, and booleans, as getsebool does
     ```nft bad                     a firewall, as nft -j shows it
+    ```map bad                     who may use which console
     ```text                        what the rule says of the bad case, message and remedy
 
 ``good`` in the place of ``bad`` marks a case of which no rule at all may tell anything, and
@@ -46,6 +47,10 @@ NEEDS = {
     frozenset({Need.SELINUX}): "the configuration of SELinux",
     frozenset({Need.BOOLEANS}): "a policy",
     frozenset({Need.RULESET}): "the running host, as root",
+    frozenset({Need.MAP}): "a map of consoles to users",
+    frozenset({Need.MAP, Need.OWNER_RULES}): "a map, and the machine with the viewers",
+    frozenset({Need.MAP, Need.OWNER_RULES, Need.UNITS}): "a map, and the machine with the viewers",
+    frozenset({Need.SUDOERS}): "the configuration of sudo",
     frozenset({Need.SOCKETS}): "the running host",
 }
 
@@ -64,6 +69,7 @@ def _blocks(page):
 def _report(folder, page, case, rules=ALL_RULES):
     tree = HostTree(folder)
     seen: dict[str, Any] = {}
+    console_map = None
     for info, text in _blocks(page):
         kind, *words = info.split()
         if words and words[0] in ("bad", "good") and words.pop(0) != case:
@@ -74,6 +80,9 @@ def _report(folder, page, case, rules=ALL_RULES):
             tree.put(words[0], text)
         elif kind == "pki":
             tree.pki(words[0], text)
+        elif kind == "map":
+            console_map = str(folder.with_suffix(".map"))
+            Path(console_map).write_text(text)
         elif kind == "nft":
             seen["input_filtered"] = input_filtered(json.loads(text)["nftables"])
         elif text.startswith("$ ss "):
@@ -85,7 +94,7 @@ def _report(folder, page, case, rules=ALL_RULES):
         elif kind == "console":
             tree.modes(text)
     profile = re.search(r"`--profile ([a-z-]+)`", page.split("\n## Example\n")[1])
-    inventory, host = audit_tree(str(folder))
+    inventory, host = audit_tree(str(folder), console_map=console_map)
     # What only a running host tells.
     host = evolve(host, practices=evolve(host.practices, **seen))
     return run_audit(inventory, host, rules, profile=profile[1] if profile else "default")

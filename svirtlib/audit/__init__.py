@@ -18,6 +18,11 @@ from svirtlib.audit.cloud_no_passthrough import CloudNoPassthrough
 from svirtlib.audit.conf_duplicate_key import ConfDuplicateKey
 from svirtlib.audit.conf_parse import ConfParse
 from svirtlib.audit.conf_unknown_key import ConfUnknownKey
+from svirtlib.audit.console_port_autoport import ConsolePortAutoport
+from svirtlib.audit.console_port_mismatch import ConsolePortMismatch
+from svirtlib.audit.console_user_firewall import ConsoleUserFirewall
+from svirtlib.audit.console_user_firewall_boot import ConsoleUserFirewallBoot
+from svirtlib.audit.console_user_map import ConsoleUserMap
 from svirtlib.audit.fw_default_policy import FwDefaultPolicy
 from svirtlib.audit.fw_not_at_boot import FwNotAtBoot
 from svirtlib.audit.graphics_listen_wildcard import GraphicsListenWildcard
@@ -71,7 +76,9 @@ from svirtlib.audit.storage_http_plain import StorageHttpPlain
 from svirtlib.audit.storage_iscsi_no_chap import StorageIscsiNoChap
 from svirtlib.audit.storage_nbd_plain import StorageNbdPlain
 from svirtlib.audit.storage_nfs_sec import StorageNfsSec
+from svirtlib.audit.sudoers_wildcard_argument import SudoersWildcardArgument
 from svirtlib.audit.vfio_unsafe_interrupts import VfioUnsafeInterrupts
+from svirtlib.audit.viewer_binary_drift import ViewerBinaryDrift
 from svirtlib.audit.vnc_auto_unix_socket_inert import VncAutoUnixSocketInert
 from svirtlib.audit.vnc_no_auth import VncNoAuth
 from svirtlib.audit.vnc_password_exposed import VncPasswordExposed
@@ -105,6 +112,9 @@ ALL_RULES: tuple[AuditRule, ...] = (
     VncNoAuth(),
     ChardevNetworkPlain(),
     CloudNoPassthrough(),
+    ConsolePortMismatch(),
+    ConsoleUserFirewall(),
+    ConsoleUserFirewallBoot(),
     FwDefaultPolicy(),
     FwNotAtBoot(),
     GraphicsPasswordShared(),
@@ -129,7 +139,9 @@ ALL_RULES: tuple[AuditRule, ...] = (
     SpiceChannelInsecure(),
     SpiceCleartextExposed(),
     StorageNbdPlain(),
+    SudoersWildcardArgument(),
     VfioUnsafeInterrupts(),
+    ViewerBinaryDrift(),
     VncPasswordExposed(),
     VncPasswordFips(),
     X509CaKeyOnHost(),
@@ -141,6 +153,8 @@ ALL_RULES: tuple[AuditRule, ...] = (
     AuditdNotRunning(),
     ConfDuplicateKey(),
     ConfUnknownKey(),
+    ConsolePortAutoport(),
+    ConsoleUserMap(),
     GraphicsListenWildcard(),
     GraphicsPasswordWeak(),
     HostdevUsb(),
@@ -230,6 +244,9 @@ def _missing(facts: AuditFacts) -> set[Need]:
         Need.SELINUX: practices.selinux is not None,
         Need.BOOLEANS: practices.booleans is not None,
         Need.RULESET: practices.input_filtered is not None,
+        Need.MAP: facts.host is not None and facts.host.console_users is not None,
+        Need.OWNER_RULES: practices.owner_rules is not None,
+        Need.SUDOERS: practices.sudo is not None,
         Need.SOCKETS: practices.listening is not None,
     }
     return {need for need, is_known in known.items() if not is_known}

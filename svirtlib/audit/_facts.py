@@ -8,6 +8,7 @@ from typing import Optional
 
 from attr import evolve, frozen
 
+from svirtlib.consolerules import ConsoleUser
 from svirtlib.consoles import Console, Exposure, consoles_of_arguments, effective_console
 from svirtlib.devices import Devices, Graphics
 from svirtlib.findings import Evidence
@@ -235,6 +236,23 @@ class AuditFacts:
                 # Of the two policies, the one with that boolean asks for execmem too.
                 needs.setdefault("virt_use_execmem", []).append((guest.name, "TCG"))
         return needs
+
+    @cached_property
+    def console_users(self) -> tuple[ConsoleUser, ...]:
+        """The map of consoles to users; empty without one."""
+        return () if self.host is None else self.host.console_users or ()
+
+    @cached_property
+    def mapped_consoles(self) -> tuple[tuple[Guest, Graphics, ConsoleUser], ...]:
+        """The SPICE consoles of guests that the map has."""
+        users = {one.guest: one for one in self.console_users}
+        return tuple(
+            (guest, graphics, users[guest.name])
+            for guest in self.inventory.guests
+            if guest.name in users
+            for graphics in self.devices(guest).graphics
+            if graphics.type == "spice" and graphics.listen.type in ("address", "network")
+        )
 
     def remote(self, kind: str) -> Optional[Evidence]:
         """Return what has libvirt's daemon listen on ``tcp`` or ``tls``, or None.

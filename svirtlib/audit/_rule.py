@@ -28,6 +28,9 @@ class Need(enum.Enum):
     SELINUX = "there is no /etc/selinux/config"
     BOOLEANS = "no policy of the host could be asked for its booleans"
     RULESET = "the firewall's rules can be read on the running host alone, as root"
+    MAP = "no map of consoles to users was named (--map)"
+    OWNER_RULES = "this is not the machine with the viewers: it has no rules about consoles"
+    SUDOERS = "the host has no sudoers, or no cvtsudoers could read them"
     SOCKETS = "what listens can be seen on the running host alone"
 
 

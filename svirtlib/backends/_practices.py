@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from svirtlib.backends._tree import Tree
+from svirtlib.consolerules import FILES
 from svirtlib.errors import DomainXMLError, SvirtError
 from svirtlib.guests import Guest, Unreadable
+from svirtlib.hostconfig import FileFacts
 from svirtlib.hostpractices import (
     BlockDevice,
     LvmConfig,
@@ -21,6 +23,7 @@ from svirtlib.hostpractices import (
     Practices,
     SelinuxConfig,
     Setting,
+    ViewerFile,
     VirtualNetwork,
     classify_by_name,
 )
@@ -32,19 +35,24 @@ _SYSTEMD = "/etc/systemd/system"
 #: Where sysctl settings stand, the later ones winning.
 _SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 _NFT_SECONDS = 10
+_VIEWER = "/usr/bin/remote-viewer"
 
 
-def read_practices(tree: Tree, guests: Sequence[Guest], *, live: bool) -> Practices:
+def read_practices(
+    tree: Tree, guests: Sequence[Guest], *, live: bool, mapped: bool = False
+) -> Practices:
     """Return how the host is set up.
 
     Args:
         tree: its files.
         guests: whose devices are looked at.
         live: the host is this machine.
+        mapped: a map of consoles to users was named.
     """
     mounts = tuple(_mounts(tree, live=live))
     units = _units(tree)
     kernel = tuple(_kernel(tree, live=live))
+    owner_rules, origin = _owner_rules(tree, live=live) if mapped else (None, "")
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
         mounts=mounts,
@@ -62,6 +70,10 @@ def read_practices(tree: Tree, guests: Sequence[Guest], *, live: bool) -> Practi
         forwarding=_forwarding(tree, live=live),
         root_login=_root_login(tree),
         input_filtered=_input_filtered(tree) if live else None,
+        owner_rules=owner_rules,
+        owner_rules_origin=origin,
+        sudo=_sudo(tree),
+        viewer=_viewer(tree),
         listening=tuple(_listening(tree)) if live else None,
     )
 
@@ -408,6 +420,12 @@ def _root_login(tree: Tree) -> Optional[Setting]:
 
 def _input_filtered(tree: Tree) -> Optional[bool]:
     """Tell whether a chain at the input hook drops or rejects what it does not know."""
+    entries = _ruleset(tree)
+    return None if entries is None else input_filtered(entries)
+
+
+def _ruleset(tree: Tree) -> Optional[list[dict[str, Any]]]:
+    """Return the rules that are loaded on this machine, as nft writes them in JSON."""
     try:
         done = subprocess.run(
             ["nft", "-j", "list", "ruleset"],
@@ -424,7 +442,77 @@ def _input_filtered(tree: Tree) -> Optional[bool]:
             f"installed",
         )
         return None
-    return input_filtered(entries)
+    return entries
+
+
+def _owner_rules(tree: Tree, *, live: bool) -> tuple[Optional[str], str]:
+    """Return the rules about consoles and users: those that are loaded, or that will be."""
+    path = FILES["firewall"][0]
+    text = tree.text(path)
+    if live:
+        if text is None and not tree.exists(_VIEWER):
+            return None, ""
+        entries = _ruleset(tree)
+        return (None if entries is None else json.dumps(entries)), "nft -j list ruleset"
+    if text is None:
+        # With a viewer and without rules, everything is open.
+        return ("[]", path) if tree.exists(_VIEWER) else (None, "")
+    from svirtlib.backends.consolefiles import rules_of
+
+    try:
+        return json.dumps(rules_of(text)), path
+    except SvirtError as error:
+        tree.unreadable[path] = Unreadable(path, str(error))
+        return None, ""
+
+
+def _sudo(tree: Tree) -> Optional[tuple[Setting, ...]]:
+    """Return the commands of sudoers that start a viewer, with their files."""
+    folder = "/etc/sudoers.d"
+    names = [name for name in tree.names(folder) if "." not in name and not name.endswith("~")]
+    paths = ["/etc/sudoers", *(f"{folder}/{name}" for name in names)]
+    found: list[Setting] = []
+    known = False
+    for path in paths:
+        text = tree.text(path)
+        if text is None:
+            continue
+        known = True
+        if "viewer" not in text and "spicy" not in text:
+            continue
+        # Files that it includes are read by themselves, from this host.
+        lines = [
+            line for line in text.splitlines() if not re.match(r"\s*[@#]include(?:dir)?\b", line)
+        ]
+        try:
+            done = subprocess.run(
+                ["cvtsudoers", "-e", "-f", "json", "-"],
+                input="\n".join(lines) + "\n",
+                capture_output=True,
+                timeout=_NFT_SECONDS,
+                check=True,
+                text=True,
+            )
+            document = json.loads(done.stdout)
+            for spec in document.get("User_Specs", []):
+                for group in spec.get("Cmnd_Specs", []):
+                    found += [
+                        Setting(str(entry["command"]), path)
+                        for entry in group.get("Commands", [])
+                        if "command" in entry
+                    ]
+        except (OSError, subprocess.SubprocessError, ValueError, AttributeError) as error:
+            tree.unreadable[path] = Unreadable(
+                path, f"cvtsudoers (package sudo) could not read it: {type(error).__name__}"
+            )
+    return tuple(found) if known else None
+
+
+def _viewer(tree: Tree) -> Optional[ViewerFile]:
+    facts = tree.facts(_VIEWER)
+    if not isinstance(facts, FileFacts):
+        return None
+    return ViewerFile(facts.path, facts.mode, facts.uid, facts.gid)
 
 
 def input_filtered(entries: Sequence[dict[str, Any]]) -> bool:

@@ -12,6 +12,7 @@ from attr import evolve
 from svirtlib.backends import _certificates
 from svirtlib.backends._practices import input_filtered, read_practices
 from svirtlib.backends._tree import Tree
+from svirtlib.consolerules import ConsoleUser
 from svirtlib.consoles import cert_dir
 from svirtlib.domainxml import MAX_BYTES, OtherDocumentError, parse_document
 from svirtlib.errors import ConfigurationError, DomainXMLError
@@ -56,6 +57,7 @@ def audit_documents(
     *,
     root: Optional[str] = None,
     names: Sequence[str] = (),
+    console_map: Optional[str] = None,
     progress: Optional[Progress] = None,
 ) -> tuple[Inventory, Optional[HostConfig]]:
     """Return the guests of documents, and the configuration of an unpacked host if one is named.
@@ -71,17 +73,22 @@ def audit_documents(
         return inventory, None
     tree = Tree(root)
     try:
-        return inventory, _configuration(tree, inventory.guests, {}, live=False, names=names)
+        return inventory, _configuration(
+            tree, inventory.guests, {}, live=False, names=names, console_map=console_map
+        )
     finally:
         tree.close()
 
 
-def audit_tree(root: str, *, names: Sequence[str] = ()) -> tuple[Inventory, HostConfig]:
+def audit_tree(
+    root: str, *, names: Sequence[str] = (), console_map: Optional[str] = None
+) -> tuple[Inventory, HostConfig]:
     """Return the guests that an unpacked host defines, and its configuration.
 
     Args:
         root: the directory that stands for ``/``; no link is followed out of it.
         names: the names that clients know the host by; else what its files say.
+        console_map: a map of consoles to users, for rules about these.
 
     Raises:
         BackendError: the root cannot be opened.
@@ -93,7 +100,9 @@ def audit_tree(root: str, *, names: Sequence[str] = ()) -> tuple[Inventory, Host
         files = {key: path for key, (_, path) in found.items()}
         ordered = tuple(sorted(guests.values(), key=lambda guest: (guest.name, guest.uuid or "")))
         inventory = Inventory(guests=ordered, unreadable=tuple(unreadable))
-        return inventory, _configuration(tree, ordered, files, live=False, names=names)
+        return inventory, _configuration(
+            tree, ordered, files, live=False, names=names, console_map=console_map
+        )
     finally:
         tree.close()
 
@@ -103,6 +112,7 @@ def audit_host(
     *,
     timeout: Optional[float] = None,
     names: Sequence[str] = (),
+    console_map: Optional[str] = None,
     progress: Optional[Progress] = None,
 ) -> tuple[Inventory, Optional[HostConfig]]:
     """Return the guests of a libvirt connection and, if it is this machine's, its configuration.
@@ -136,7 +146,9 @@ def audit_host(
                 guest = evolve(guest, devices=known[0].devices)
             guests.append(guest)
         inventory = evolve(inventory, guests=tuple(guests))
-        return inventory, _configuration(tree, guests, files, live=True, names=names)
+        return inventory, _configuration(
+            tree, guests, files, live=True, names=names, console_map=console_map
+        )
     finally:
         tree.close()
 
@@ -183,7 +195,9 @@ def _configuration(
     *,
     live: bool,
     names: Sequence[str],
+    console_map: Optional[str] = None,
 ) -> HostConfig:
+    users = None if console_map is None else _console_users(tree, console_map, live=live)
     broken: list[BrokenFile] = []
     qemu = _settings(tree, "/etc/libvirt/qemu.conf", QEMU_KEYS, broken)
     daemons = [
@@ -224,10 +238,24 @@ def _configuration(
         cert_dirs=cert_dirs,
         fips=_fips(tree, live=live),
         daemons=tuple(daemons),
-        practices=read_practices(tree, guests, live=live),
+        practices=read_practices(tree, guests, live=live, mapped=console_map is not None),
+        console_users=users,
         arguments=_arguments() if live else (),
         unreadable=tuple(tree.unreadable.values()),
     )
+
+
+def _console_users(tree: Tree, path: str, *, live: bool) -> tuple[ConsoleUser, ...]:
+    """Return the lines of a map, for the users of the host that is looked at.
+
+    Raises:
+        ConfigurationError: it is no map, or names a user that the host does not have.
+    """
+    from svirtlib.backends import consolefiles
+
+    if live:
+        return consolefiles.read_map(path)
+    return consolefiles.read_map(path, {one.name: one.uid for one in _accounts(tree)})
 
 
 def _settings(

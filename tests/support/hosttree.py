@@ -37,7 +37,11 @@ class HostTree:
         self.root = root
         root.mkdir(exist_ok=True)
         self.put("/etc/hostname", f"{HOST}\n")
-        self.put("/etc/passwd", "root:x:0:0::/root:/bin/bash\nqemu:x:107:107::/:/sbin/nologin\n")
+        self.put(
+            "/etc/passwd",
+            "root:x:0:0::/root:/bin/bash\nqemu:x:107:107::/:/sbin/nologin\n"
+            "anna:x:1021:1021::/home/anna:/bin/bash\nben:x:1022:1022::/home/ben:/bin/bash\n",
+        )
         self.put("/etc/group", "root:x:0:\nqemu:x:107:\n")
 
     def path(self, name: str) -> Path:
