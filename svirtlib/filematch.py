@@ -610,6 +610,28 @@ class Matcher:
         level = self._level(_slashed(resolved))
         return FolderRules(level, self._exact.get(level.below, {}), special)
 
+    def matching(self, path: bytes, kind: int) -> Iterator[Rule]:
+        """Yield all rules whose patterns match a path, in no order but by their strength.
+
+        Those that only libselinux understands are left out.
+
+        Args:
+            path: absolute and clean, equivalences not yet applied.
+            kind: ``stat.S_IFMT`` of its mode.
+        """
+        for equivalences in (self._local, self._distributed):
+            other = substitute(path, equivalences)
+            path = path if other is None else other
+        folder, _, name = path.rpartition(b"/")
+        for _, rule in self._exact.get(folder + b"/", {}).get(name, ()):
+            if rule.kind in (0, kind):
+                yield rule
+        for pattern in self._patterns:
+            if not path.startswith(pattern.start) or pattern.rule.kind not in (0, kind):
+                continue
+            if pattern.read().expression and pattern.matches(path):
+                yield pattern.rule
+
     def _level(self, below: bytes) -> _Level:
         level = self._levels.get(below)
         if level is None:

@@ -18,6 +18,7 @@ from svirtlib.seclabel import DeviceSeclabel, Seclabel
 from svirtlib.validation import Problem
 
 __all__ = [
+    "BooleanState",
     "FileLabel",
     "Guest",
     "Host",
@@ -27,6 +28,7 @@ __all__ = [
     "ImageUse",
     "Inventory",
     "Mode",
+    "PathRule",
     "Process",
     "Unreadable",
 ]
@@ -159,6 +161,32 @@ class Guest:
 
 
 @frozen
+class PathRule:
+    """The file-context rule that decides which label a relabel sets at a path.
+
+    Attributes:
+        context: what it gives.
+        pattern: the paths that it is for.
+        place: where it stands.
+        shadowed: pattern and place of a weaker rule that would give the path a type for
+            storage of guests, where this one does not.
+    """
+
+    context: str
+    pattern: str
+    place: str
+    shadowed: Optional[str] = None
+
+
+@frozen
+class BooleanState:
+    """A boolean of the policy; *active* is None where the policy has none of this name."""
+
+    name: str
+    active: Optional[bool]
+
+
+@frozen
 class FileLabel:
     """What the host says of one image.
 
@@ -171,6 +199,9 @@ class FileLabel:
         references: libvirt's count of guests that hold it (``trusted.libvirt.security.
             ref_selinux``), or None where it keeps none.
         remembered: the context that libvirt will put back, or None.
+        rule: which file-context rule is for it; None where none is, or none was asked.
+        filesystem: type of the file system that it lies on (``ext4``, ``nfs4``), or None where
+            that was not looked at.
     """
 
     path: str
@@ -179,6 +210,8 @@ class FileLabel:
     labelable: bool = True
     references: Optional[int] = None
     remembered: Optional[str] = None
+    rule: Optional[PathRule] = None
+    filesystem: Optional[str] = None
 
 
 @frozen
@@ -242,6 +275,7 @@ class Inventory:
         files_known: files were looked at.
         processes_known: processes were looked at.
         policy: what a policy says of all that, or None where none was asked.
+        booleans: those that the file systems of the images call for, as far as they are known.
     """
 
     host: Host = Host()
@@ -253,3 +287,4 @@ class Inventory:
     files_known: bool = False
     processes_known: bool = False
     policy: Optional[PolicyFacts] = None
+    booleans: tuple[BooleanState, ...] = ()

@@ -39,10 +39,12 @@ __all__ = [
     "Verdict",
     "advice_for",
     "belongs_elsewhere",
+    "boolean_for",
     "check_path",
     "check_type",
     "decide",
     "escape_path",
+    "is_for_guests",
     "looks_like_pattern",
     "pattern_for",
     "plan_rule",
@@ -256,6 +258,19 @@ _UNDECIDED = frozenset(
         "svirt_tmpfs_t",
     }
 ) | (_GUEST_TYPES)
+
+
+def is_for_guests(type: str) -> bool:
+    """Tell whether a type is one for storage of guests.
+
+    Besides those that are known, all whose names say so: policies differ, and have more of them.
+    """
+    return type in _GUEST_TYPES or type.startswith(("virt_", "svirt_", "qemu_"))
+
+
+def boolean_for(filesystem: str) -> Optional[str]:
+    """Return the boolean that lets guests use images on a type of file system, or None."""
+    return _NETWORK.get(_family(filesystem))
 
 
 def check_type(type: str) -> None:

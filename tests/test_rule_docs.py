@@ -22,7 +22,15 @@ from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS, Need, run_checks
 from svirtlib.context import Context
 from svirtlib.domainxml import parse_document
-from svirtlib.guests import FileLabel, Host, Inventory, Mode, Process
+from svirtlib.guests import (
+    BooleanState,
+    FileLabel,
+    Host,
+    Inventory,
+    Mode,
+    PathRule,
+    Process,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "rules"
@@ -51,6 +59,8 @@ IDENTS = [
     "static-label-reuse",
     "stale-image-label",
     "relabel-off-mismatch",
+    "storage-no-rule",
+    "storage-boolean",
     "label-invalid",
     "label-not-canonical",
     "seclabel-rejected",
@@ -90,7 +100,8 @@ def inventory(page, case):
     if domains:
         guests = list(parse_document(f"<node>{domains}</node>".encode(), "virsh dumpxml"))
     found = Inventory(guests=tuple(guests))
-    for console in blocks(page, "console", f"console {case}"):
+    text = "".join(blocks(page, "console", f"console {case}"))
+    for console in re.findall(r"^\$ .*\n(?:(?!\$ ).*\n)*", text, re.MULTILINE):
         command, *output = console.splitlines()
         if command.startswith("$ ls -Z "):
             files = [FileLabel(path, path, context) for context, path in map(str.split, output)]
@@ -108,6 +119,26 @@ def inventory(page, case):
         elif command == "$ getenforce":
             host = Host(name="kvm1", mode=Mode(output[0].lower()))
             found = evolve(found, host=host, host_known=True)
+        elif command.startswith("$ matchpathcon "):
+            rules = {
+                path: PathRule(context, "/.*", "file_contexts")
+                for path, context in map(str.split, output)
+            }
+            found = evolve(
+                found, files=tuple(evolve(one, rule=rules[one.path]) for one in found.files)
+            )
+        elif command.startswith("$ stat -f -c '%T %n' "):
+            kinds_of = {path: kind for kind, path in map(str.split, output)}
+            found = evolve(
+                found,
+                files=tuple(
+                    evolve(one, filesystem=kinds_of[one.path], labelable=False)
+                    for one in found.files
+                ),
+            )
+        elif command.startswith("$ getsebool "):
+            ((name, _, state),) = map(str.split, output)
+            found = evolve(found, booleans=(BooleanState(name, state == "on"),))
         elif command == "$ seinfo --permissive":
             permissive = {line.strip() for line in output[1:]}
             labels = [guest.seclabel.label for guest in guests if guest.seclabel is not None]

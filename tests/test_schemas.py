@@ -129,6 +129,8 @@ def test_rules_are_the_code_s():
         (SNAPSHOT["$defs"]["image"], guests.Image),
         (SNAPSHOT["$defs"]["process"], guests.Process),
         (SNAPSHOT["$defs"]["file_label"], guests.FileLabel),
+        (SNAPSHOT["$defs"]["path_rule"], guests.PathRule),
+        (SNAPSHOT["$defs"]["boolean"], guests.BooleanState),
         (SNAPSHOT["$defs"]["unreadable"], guests.Unreadable),
         (SNAPSHOT["$defs"]["seclabel"], seclabel.Seclabel),
         (SNAPSHOT["$defs"]["device_seclabel"], seclabel.DeviceSeclabel),

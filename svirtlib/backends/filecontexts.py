@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Optional, Union
 
 from svirtlib.backends._selabel import Selabel
@@ -200,6 +200,10 @@ class FileContexts:
         folder, _, name = path.rpartition(b"/")
         rule = self.folder(folder).answer(name, stat.S_IFMT(mode)) if name else UNDECIDED
         return None if isinstance(rule, Undecided) else rule
+
+    def matching(self, path: bytes, mode: int) -> Iterator[Rule]:
+        """Yield all rules that are for a path; the strongest first."""
+        yield from self._matcher.matching(clean_path(path), stat.S_IFMT(mode))
 
     def _ask(self, path: bytes, mode: int) -> Optional[str]:
         if self._selabel is None:

@@ -54,7 +54,7 @@ def read_documents(
         files=_files(enforced=False) if files else None,
         progress=progress,
     )
-    return _judged(inventory, policy, here=files or processes)
+    return _judged(_stored(inventory), policy, here=files or processes)
 
 
 def read_sosreport(path: str, *, policy: Union[str, bool] = False) -> Inventory:
@@ -131,7 +131,7 @@ def read_host(
             files=_files(enforced=labelled) if look_at_files else None,
             progress=progress,
         )
-        return _judged(inventory, policy, here=source.is_local)
+        return _judged(_stored(inventory), policy, here=source.is_local)
     finally:
         source.close()
 
@@ -146,6 +146,15 @@ def judged_by(inventory: Inventory, path: Optional[str]) -> Inventory:
     from svirtlib.backends.policyfacts import with_policy
 
     return with_policy(inventory, path)
+
+
+def _stored(inventory: Inventory) -> Inventory:
+    """Add what this host says of the storage of images, if they were looked at here."""
+    if not inventory.files:
+        return inventory
+    from svirtlib.backends.storagefacts import with_storage
+
+    return with_storage(inventory)
 
 
 def _judged(inventory: Inventory, policy: Union[str, bool], *, here: bool) -> Inventory:

@@ -26,6 +26,8 @@ from svirtlib.checks.seclabel_rejected import SeclabelRejected
 from svirtlib.checks.shared_image_undeclared import SharedImageUndeclared
 from svirtlib.checks.stale_image_label import StaleImageLabel
 from svirtlib.checks.static_label_reuse import StaticLabelReuse
+from svirtlib.checks.storage_boolean import StorageBoolean
+from svirtlib.checks.storage_no_rule import StorageNoRule
 from svirtlib.engine import Selection, cut, find_guests, select_rules
 from svirtlib.findings import Finding, NotRun, Report
 from svirtlib.guests import Inventory
@@ -57,6 +59,8 @@ ALL_CHECKS: tuple[Check, ...] = (
     StaticLabelReuse(),
     StaleImageLabel(),
     RelabelOffMismatch(),
+    StorageNoRule(),
+    StorageBoolean(),
     LabelNotCanonical(),
     SeclabelIgnored(),
 )

@@ -1,0 +1,160 @@
+"""What this host says of the storage of images, put into an inventory for the checks.
+
+Which file-context rule is for each image, which file system it lies on, and whether the booleans
+are on that this file system calls for.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from typing import Optional
+
+from attr import evolve
+
+from svirtlib.backends.filecontexts import FileContexts
+from svirtlib.backends.mounts import Mount, mount_of, read_mounts
+from svirtlib.context import Context
+from svirtlib.errors import BackendError, BackendUnavailableError, InvalidContextError
+from svirtlib.guests import BooleanState, FileLabel, Inventory, PathRule, Unreadable
+from svirtlib.storage import boolean_for, is_for_guests
+
+__all__ = ["with_storage"]
+
+#: The state of each boolean of the running policy: ``1 1`` where it is on.
+_BOOLEANS = "/sys/fs/selinux/booleans"
+
+
+def with_storage(inventory: Inventory) -> Inventory:
+    """Return the inventory of this host with what it says of the storage of images.
+
+    Where there is no policy no rule is for anything, and the inventory says nothing of rules.
+    """
+    if not inventory.files:
+        return inventory
+    gaps: list[Unreadable] = []
+    contexts: Optional[FileContexts] = None
+    mounts: tuple[Mount, ...] = ()
+    try:
+        mounts = read_mounts()
+        contexts = FileContexts.open()
+    except BackendUnavailableError:
+        pass
+    except BackendError as error:
+        gaps.append(Unreadable("file-context rules", str(error)))
+    files = []
+    for label in inventory.files:
+        try:
+            files.append(_placed(label, contexts, mounts))
+        except BackendError as error:
+            gaps.append(Unreadable(label.path, f"its file-context rule is not known: {error}"))
+            files.append(label)
+    booleans, problem = _booleans(files)
+    if problem is not None:
+        gaps.append(problem)
+    return evolve(
+        inventory,
+        files=tuple(files),
+        booleans=booleans,
+        unreadable=(*inventory.unreadable, *gaps),
+    )
+
+
+def _placed(
+    label: FileLabel, contexts: Optional[FileContexts], mounts: Iterable[Mount]
+) -> FileLabel:
+    """Return a label with the rule and the file system of the file.
+
+    Raises:
+        BackendError: libselinux cannot tell the rule.
+    """
+    if label.path.startswith("/dev/"):
+        # A guest has a /dev of its own, and device nodes lie in the memory of the kernel.
+        return label
+    try:
+        # Rules are for real paths; restorecon resolves them too.
+        real = os.path.realpath(os.fsencode(label.path))
+        mode = os.stat(real).st_mode
+    except (OSError, ValueError):
+        return label
+    mount = mount_of(real, mounts)
+    label = evolve(label, filesystem=None if mount is None else mount.kind)
+    context = None if contexts is None else contexts.lookup_text(real, mode)
+    if contexts is None or context is None:
+        return label
+    rule = contexts.rule(real, mode)
+    return evolve(
+        label,
+        rule=PathRule(
+            context=context,
+            pattern="" if rule is None else os.fsdecode(rule.pattern),
+            place=contexts.path if rule is None else rule.place,
+            shadowed=None if _is_for_guests(context) else _shadowed(contexts, real, mode),
+        ),
+    )
+
+
+def _shadowed(contexts: FileContexts, path: bytes, mode: int) -> Optional[str]:
+    for rule in contexts.matching(path, stat.S_IFMT(mode)):
+        if rule.context is not None and _is_for_guests(rule.context):
+            return f"{os.fsdecode(rule.pattern)} ({rule.place})"
+    return None
+
+
+def _is_for_guests(context: str) -> bool:
+    try:
+        return is_for_guests(Context.parse(context).type)
+    except InvalidContextError:
+        return False
+
+
+def _booleans(
+    files: Iterable[FileLabel],
+) -> tuple[tuple[BooleanState, ...], Optional[Unreadable]]:
+    """Return the booleans that the file systems of images call for."""
+    wanted = sorted(
+        {
+            name
+            for label in files
+            if not label.labelable and label.filesystem is not None
+            for name in [boolean_for(label.filesystem)]
+            if name is not None
+        }
+    )
+    if not wanted:
+        return (), None
+    try:
+        states = _running() if os.path.isdir(_BOOLEANS) else _stored()
+    except (OSError, BackendError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return (), Unreadable("booleans", f"not decided whether they are on: {reason}")
+    return tuple(BooleanState(name, states.get(name)) for name in wanted), None
+
+
+def _running() -> dict[str, bool]:
+    """Return the booleans of the policy that the kernel has loaded.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    states = {}
+    for name in os.listdir(_BOOLEANS):
+        with open(os.path.join(_BOOLEANS, name), encoding="ascii") as stream:
+            states[name] = stream.read().split()[:1] == ["1"]
+    return states
+
+
+def _stored() -> dict[str, bool]:
+    """Return the booleans of the policy on disk.
+
+    Raises:
+        BackendError: there is none, or it cannot be read.
+    """
+    from svirtlib.backends.policy import open_policy
+
+    policy = open_policy()
+    if policy is None:
+        raise BackendUnavailableError("there is no policy")
+    with policy:
+        return policy.booleans()
