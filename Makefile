@@ -16,10 +16,10 @@ ARGS :=
 # As part of a URI.
 space := $() $()
 HERE := $(subst $(space),%20,$(subst %,%25,$(CURDIR)))
-SHELL_SCRIPTS := .ci/run tools/setup tools/types
+SHELL_SCRIPTS := .ci/run tools/setup tools/types tests/vm/build tests/vm/boot tests/vm/machine.inc
 PYTHON_FILES := svirtlib cli tests
 
-.PHONY: help demo test test-slow lint types bench coverage format wheel clean venv
+.PHONY: help demo test test-slow test-vm lint types bench coverage format wheel clean venv
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -41,14 +41,18 @@ test: ## run the tests that take seconds
 
 test-slow: ## run the long tests, and all laws on more examples
 	@tools/setup slow
-	SVIRT_HYPOTHESIS=slow $(PYTEST) -n $(JOBS) -m "slow or vm" $(ARGS)
+	SVIRT_HYPOTHESIS=slow $(PYTEST) -n $(JOBS) -m "slow and not vm" $(ARGS)
+
+test-vm: ## run real guests in a virtual machine with SELinux enforcing (needs root)
+	@tools/setup vm
+	$(PYTEST) -n 0 -m vm -o faulthandler_timeout=1200 tests/vm $(ARGS)
 
 lint: ## check style, formatting, Python 3.9 and the shell scripts
 	@tools/setup lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/vermin --target=3.9- --violations --no-tips --quiet $(PYTHON_FILES)
-	$(BIN)/shellcheck $(SHELL_SCRIPTS)
+	$(BIN)/shellcheck -x $(SHELL_SCRIPTS)
 
 types: ## check types, the CLI's included
 	@tools/setup lint

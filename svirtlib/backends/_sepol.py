@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import struct
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, ClassVar, Optional
 
@@ -43,6 +44,10 @@ _ALL = 0xFFFFFFFF
 #: Its table of contexts is searched from end to end: from here on loading the policy again
 #: is cheaper.
 _MOST_CONTEXTS = 4000
+
+
+_STRUCTURE = ("role", "roletype", "type", "typealiasactual", "typepermissive", "user", "userrole")
+_STATEMENT = re.compile(rf"^\(({'|'.join(_STRUCTURE)}) (.*)\)$", re.MULTILINE)
 
 
 class _Decision(ctypes.Structure):
@@ -384,18 +389,20 @@ class Engine:
         with _Table(self._image, self._source) as table:
             return table.booleans()
 
-    def users(self) -> tuple[str, ...]:
-        """Return the SELinux users of the policy."""
-        with _Table(self._image, self._source) as table:
-            return table.users()
+    def statements(self) -> Mapping[str, tuple[tuple[str, ...], ...]]:
+        """Return the statements of the policy that tell its structure, by their keyword.
 
-    def statements(self) -> str:
-        """Return the policy in the text form that libsepol writes (CIL), for its structure.
-
-        One statement a line, but those of conditional rules.
+        From the text form that libsepol writes (CIL), which has one of them a line; each comes
+        as its words after the keyword.
         """
         with _Table(self._image, self._source) as table:
-            return table.statements()
+            text = table.statements()
+        found: dict[str, list[tuple[str, ...]]] = {keyword: [] for keyword in _STRUCTURE}
+        for match in _STATEMENT.finditer(text):
+            words = match.group(2).replace("(", " ").replace(")", " ").split()
+            if words:
+                found[match.group(1)].append(tuple(words))
+        return {keyword: tuple(statements) for keyword, statements in found.items()}
 
 
 class _Table:
@@ -440,17 +447,6 @@ class _Table:
 
         self._each(self._sepol.sepol_bool_iterate, note)
         return dict(sorted(found.items()))
-
-    def users(self) -> tuple[str, ...]:
-        found: list[str] = []
-        self._sepol.sepol_user_get_name.restype = ctypes.c_char_p
-
-        def note(record: int) -> None:
-            name: bytes = self._sepol.sepol_user_get_name(ctypes.c_void_p(record))
-            found.append(name.decode())
-
-        self._each(self._sepol.sepol_user_iterate, note)
-        return tuple(sorted(found))
 
     def _each(self, iterate: Any, note: Any) -> None:
         prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
@@ -508,14 +504,6 @@ def _has_tail(context: str) -> bool:
     is known has any.
     """
     return context.partition(":")[2].partition(":")[2].partition(":")[2].count("-") > 1
-
-
-def statements_of(text: str, keyword: str) -> Iterator[list[str]]:
-    """Yield the words after *keyword* of each statement in a policy's text, brackets dropped."""
-    start = f"({keyword} "
-    for line in text.splitlines():
-        if line.startswith(start):
-            yield line[len(start) :].replace("(", " ").replace(")", " ").split()
 
 
 def memory_file(image: bytes) -> int:

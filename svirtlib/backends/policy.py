@@ -230,7 +230,7 @@ class Policy:
         self._decisions: dict[tuple[str, str, str], Optional[int]] = {}
         self._by_relation: dict[tuple[str, str, str, object], Optional[int]] = {}
         self._permissive: Optional[frozenset[str]] = None
-        self._statements: Optional[str] = None
+        self._statements: Optional[Mapping[str, tuple[tuple[str, ...], ...]]] = None
 
     def __enter__(self) -> Policy:  # noqa: PYI034 - typing has no Self before 3.11
         return self
@@ -374,7 +374,7 @@ class Policy:
         if len(parts) < 3:
             return "a context is user:role:type:range"
         user, role, type_ = parts[:3]
-        users = self._engine.users()
+        users = {words[0] for words in self._listed("user")}
         if user not in users:
             return f"the policy has no user {quote(user)}{_near(user, users)}"
         roles = {words[0] for words in self._listed("role") if words} | {"object_r"}
@@ -386,16 +386,16 @@ class Policy:
             return "the range is missing, and the policy has levels"
         if self._engine.context_id(f"{user}:object_r:{type_}:{parts[3]}") is None:
             return f"the policy has no range {quote(parts[3])}"
-        if not any(words == [user, role] for words in self._listed("userrole")):
+        if (user, role) not in self._listed("userrole"):
             return f"the user {user} may not have the role {role}"
         primary = self._aliases().get(type_, type_)
-        if not any(words == [role, primary] for words in self._listed("roletype")):
+        if (role, primary) not in self._listed("roletype"):
             return f"the role {role} may not have the type {type_}"
         return f"the user {user} may not have the range {parts[3]}"
 
     def has_type(self, name: str) -> bool:
         """Tell whether the policy has a type, by its name or an alias of it."""
-        return name in self._aliases() or any(words[:1] == [name] for words in self._listed("type"))
+        return name in self._aliases() or (name,) in self._listed("type")
 
     def _aliases(self) -> dict[str, str]:
         """Return the primary name of each alias."""
@@ -420,10 +420,10 @@ class Policy:
             return type in self._permissive
         return self._aliases().get(type) in self._permissive
 
-    def _listed(self, keyword: str) -> Iterable[list[str]]:
+    def _listed(self, keyword: str) -> Sequence[tuple[str, ...]]:
         if self._statements is None:
             self._statements = self._engine.statements()
-        return _sepol.statements_of(self._statements, keyword)
+        return self._statements[keyword]
 
     # --- Reasons ------------------------------------------------------------------------------
 
@@ -517,11 +517,10 @@ class Policy:
         found = []
         for domain, user, role in self.domains():
             head = f"{user}:{role}:{domain}"
-            if subject is None:
-                low = high = self._ask(f"{head}:{_range_of(target)}", target, target_class)
-            else:
+            range_ = _range_of(target)
+            low = high = self._ask(f"{head}:{range_}" if range_ else head, target, target_class)
+            if subject is not None:
                 low = self._ask(f"{head}:{_apart_from(subject)}", target, target_class)
-                high = self._ask(f"{head}:{_range_of(target)}", target, target_class)
             bits = (low | high) & everything
             if not bits:
                 continue

@@ -120,7 +120,7 @@ def test_decisions_and_causes(policy, setools):
 
 def test_structure(policy, setools):
     assert policy.booleans() == {str(one): one.state for one in setools.bools()}
-    assert set(policy._engine.users()) == {str(user) for user in setools.users()}
+    assert {words[0] for words in policy._listed("user")} == {str(user) for user in setools.users()}
     permissive = {str(type_) for type_ in setools.types() if type_.ispermissive}
     assert {name for name in ("svirt_t", "init_t", *permissive) if policy.is_permissive(name)} == (
         permissive

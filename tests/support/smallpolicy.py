@@ -78,14 +78,31 @@ _MLS = """
 """
 
 
-def compile_policy(folder: Path, *, mls: bool = False, rules: str = "", version: int = 33) -> Path:
-    """Compile the policy with more rules into *folder*; return the path of its binary form."""
+def compile_policy(
+    folder: Path, *, mls: bool = False, rules: str = "", version: int = 33, levels: bool = True
+) -> Path:
+    """Compile the policy with more rules into *folder*; return the path of its binary form.
+
+    Without *levels* it knows neither sensitivities nor categories.
+    """
     source = folder / "small.cil"
     binary = folder / f"policy.{version}"
-    source.write_text("\n".join([*_names(mls), _RULES, _MLS if mls else _MCS, rules]))
+    constraints = (_MLS if mls else _MCS) if levels else ""
+    source.write_text("\n".join([*_names(mls), _RULES, constraints, rules]))
     secilc = require_program("secilc", package="secilc")
     subprocess.run(
-        [secilc, "-c", str(version), "-o", binary, "-f", os.devnull, source],
+        [
+            secilc,
+            "-M",
+            str(levels).lower(),
+            "-c",
+            str(version),
+            "-o",
+            binary,
+            "-f",
+            os.devnull,
+            source,
+        ],
         check=True,
     )
     return binary
@@ -95,7 +112,7 @@ def _names(mls: bool) -> Iterable[str]:
     yield f"(class file ({_PERMISSIONS})) (class blk_file ({_PERMISSIONS}))"
     yield "(class dir (read write search)) (class process (fork transition signal))"
     yield "(classorder (process file blk_file dir)) (sid kernel) (sidorder (kernel))"
-    yield "(mls true) (handleunknown allow)"
+    yield "(handleunknown allow)"
     sensitivities = [f"s{number}" for number in range(4 if mls else 1)]
     categories = [f"c{number}" for number in range(1024)]
     for name in sensitivities:

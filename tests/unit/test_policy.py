@@ -423,3 +423,15 @@ def test_labels_of_paths_are_targets(tmp_path):
     )
     os.setxattr(tmp_path, "security.selinux", image("s0").encode())
     assert target_of(str(tmp_path)).target_class == "dir"
+
+
+def test_policy_without_levels(tmp_path):
+    """Neither MCS nor MLS: contexts have no range, and nothing binds by categories."""
+    path = str(compile_policy(tmp_path, levels=False))
+    source, target = "system_u:system_r:{}", "system_u:object_r:svirt_image_t"
+    with open_policy(path) as policy:
+        assert policy.allowed(source.format("svirt_t"), target, "file", "write")
+        assert not policy.allowed(source.format("other_t"), target, "file", "write")
+        found = policy.who_can(target, "file", ("write",))
+        assert {one.domain for one in found} == {"svirt_t", "own_t", "lax_t", "virtd_t"}
+        assert policy.refusal(source.format("svirt_t") + ":s0")
