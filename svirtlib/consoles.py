@@ -8,6 +8,7 @@ together (``qemuProcessGraphicsSetupListen``, ``qemuProcessSPICEAllocatePorts``,
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from typing import Optional
 
@@ -104,6 +105,7 @@ class Console:
             return self.where in ("", "*")
 
 
+@functools.lru_cache(maxsize=1024)
 def exposure_of(address: str) -> Exposure:
     """Return who can reach an address or host name."""
     if address == "localhost" or address.startswith("localhost."):

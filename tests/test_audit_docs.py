@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,59 @@ def test_good_example_is_silent(ident, tmp_path):
     assert report.findings == ()
     assert report.unreadable == ()
     assert ident not in {entry.rule for entry in report.not_run}
+
+
+@each_rule
+def test_bad_example_speaks_once(ident, tmp_path):
+    report = _report(tmp_path / "bad", _page(ident), "bad")
+    # An address in the XML is both: past the setting, and without authentication.
+    more = {"vnc-auto-unix-socket-inert": ["vnc-no-auth"]}.get(ident, [])
+    assert sorted(finding.rule for finding in report.findings) == sorted([ident, *more])
+
+
+def test_hardened_host_is_silent():
+    """The example that is shipped, as it lies in a checkout."""
+    inventory, host = audit_tree(str(ROOT / "docs" / "examples" / "hardened-host"))
+    report = run_audit(inventory, host)
+    assert report.guests == 3
+    assert report.findings == ()
+    assert report.unreadable == ()
+    # What only a running host, a map or sudo can tell.
+    silent = {Need.MAP, Need.OWNER_RULES, Need.RULESET, Need.SOCKETS, Need.BOOLEANS, Need.SUDOERS}
+    assert {entry.rule for entry in report.not_run} == {
+        rule.ident for rule in ALL_RULES if rule.needs & silent
+    }
+
+
+def test_hardened_host_with_tls_is_silent(tmp_path):
+    """The same with consoles on the network, which takes secrets that no checkout can have."""
+    folder = tmp_path / "host"
+    shutil.copytree(ROOT / "docs" / "examples" / "hardened-host", folder)
+    (folder / "etc/libvirt/qemu.conf").write_text(
+        'vnc_listen = "192.0.2.2"\nvnc_tls = 1\nvnc_tls_x509_verify = 1\n'
+        'spice_listen = "192.0.2.2"\nspice_tls = 1\nspice_sasl = 1\nmigrate_tls_force = 1\n'
+    )
+    desk = folder / "etc/libvirt/qemu/desk.xml"
+    console = (
+        "<graphics type='spice' autoport='yes' defaultMode='secure'>\n<listen type='address'/>"
+    )
+    text = desk.read_text().replace("<graphics type='spice'>", console)
+    desk.write_text(text.replace("<listen type='none'/>", ""))
+    tree = HostTree(folder)
+    for service in ("vnc", "spice", "migrate"):
+        tree.pki(f"/etc/pki/libvirt-{service}", "")
+    tree.put("/etc/sasl2/qemu.conf", "mech_list: gssapi\nkeytab: /etc/qemu/krb5.tab\n")
+    tree.put("/etc/qemu/krb5.tab", b"\5\2")
+    tree.put("/etc/systemd/system/sockets.target.wants/virtproxyd-tls.socket", "")
+    tree.pki("/etc/pki/libvirt", "")
+    names = {"ca_file": "ca-cert", "cert_file": "server-cert", "key_file": "server-key"}
+    lines = [f'{key} = "/etc/pki/libvirt/{name}.pem"\n' for key, name in names.items()]
+    tree.put("/etc/libvirt/virtproxyd.conf", "".join(lines))
+    inventory, host = audit_tree(str(folder))
+    assert {store.service for store in host.stores} == {"vnc", "spice", "migrate", "libvirt"}
+    report = run_audit(inventory, host)
+    assert [(one.rule, one.message) for one in report.findings] == []
+    assert report.unreadable == ()
 
 
 @each_rule

@@ -73,6 +73,10 @@ class Tree:
     def text(self, path: str) -> Optional[str]:
         """Return a file as text; None where it is absent or unreadable, which is noted."""
         data = self.read(path)
+        if isinstance(data, bytes) and b"\0" in data:
+            # What stands in such a file nobody can tell; its reader stops somewhere in it.
+            self._note(path, "it is no text: it holds NUL bytes")
+            return None
         return data.decode("utf-8", "surrogateescape") if isinstance(data, bytes) else None
 
     def facts(self, path: str, holds: str = "") -> Union[FileFacts, Unreadable, None]:
@@ -141,11 +145,20 @@ class Tree:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             return self._note(path, "it is no regular file")
-        with os.fdopen(descriptor, "rb") as stream:
+        with os.fdopen(descriptor, "rb", buffering=0) as stream:
+            # In pieces: the kernel's own files refuse to fill a large buffer.
+            parts: list[bytes] = []
+            left = limit + 1
             try:
-                data = stream.read(limit + 1)
+                while left > 0:
+                    part = stream.read(min(left, 65536))
+                    if not part:
+                        break
+                    parts.append(part)
+                    left -= len(part)
             except OSError as error:
                 return self._failed(path, error)
+        data = b"".join(parts)
         if len(data) > limit:
             return self._note(path, f"it is larger than {limit} bytes")
         return data

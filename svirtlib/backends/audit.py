@@ -28,6 +28,7 @@ from svirtlib.hostconfig import (
     SaslConfig,
     Unknown,
 )
+from svirtlib.hostpractices import Practices
 from svirtlib.inventory import take_inventory
 from svirtlib.ports import Progress
 from svirtlib.sasl import parse_sasl
@@ -42,6 +43,9 @@ _STATES = "/run/libvirt/qemu"
 
 #: The users that libvirt is built to start QEMU as: of Debian, and of everybody else.
 _QEMU_USERS = ("libvirt-qemu", "qemu")
+
+#: Services may share a file; guests do not.
+_RECENT = 20
 
 #: Services of QEMU with certificates: the switch in ``qemu.conf`` that puts them to use.
 _SERVICES = {
@@ -217,6 +221,9 @@ def _configuration(
         sasl = _sasl(tree, qemu, broken, secrets)
         if qemu.has("vnc_password") or qemu.has("spice_password"):
             _secret(tree, secrets, qemu.source, "passwords of consoles")
+    practices = read_practices(tree, guests, live=live, mapped=console_map is not None)
+    if _serves_tls(practices, daemons):
+        stores.append(_daemon_store(tree, daemons, secrets))
     for guest in guests:
         path = files.get((guest.name, guest.running))
         graphics = () if guest.devices is None else guest.devices.graphics
@@ -238,7 +245,7 @@ def _configuration(
         cert_dirs=cert_dirs,
         fips=_fips(tree, live=live),
         daemons=tuple(daemons),
-        practices=read_practices(tree, guests, live=live, mapped=console_map is not None),
+        practices=practices,
         console_users=users,
         arguments=_arguments() if live else (),
         unreadable=tuple(tree.unreadable.values()),
@@ -345,6 +352,38 @@ def _stores(
     return stores
 
 
+def _serves_tls(practices: Practices, daemons: Sequence[Settings]) -> bool:
+    """Tell whether one of libvirt's daemons listens with TLS."""
+    units = practices.units or frozenset()
+    if any(f"{daemon}-tls.socket" in units for daemon in ("libvirtd", "virtproxyd")):
+        return True
+    libvirtd = [conf for conf in daemons if conf.source.endswith("/libvirtd.conf")]
+    return practices.listen_option is not None and all(
+        conf.flag("listen_tls", default=True) for conf in libvirtd
+    )
+
+
+def _daemon_store(
+    tree: Tree, daemons: Sequence[Settings], secrets: list[FileFacts]
+) -> CertificateStore:
+    """Return the certificates of libvirt's daemon, which has a path for each file."""
+
+    def path(key: str, default: str) -> str:
+        return next((conf.text(key) or default for conf in daemons if conf.text(key)), default)
+
+    usual = _certificates.LIBVIRT
+    files = evolve(
+        usual,
+        authority=path("ca_file", usual.authority),
+        certificate=path("cert_file", usual.certificate),
+        key=path("key_file", usual.key),
+    )
+    facts = tree.facts(files.key, "the private key of libvirt")
+    if isinstance(facts, FileFacts):
+        secrets.append(facts)
+    return _certificates.read_store(tree, "libvirt", "/etc/pki/libvirt", files)
+
+
 def _sasl(
     tree: Tree, qemu: Settings, broken: list[BrokenFile], secrets: list[FileFacts]
 ) -> list[SaslConfig]:
@@ -384,7 +423,7 @@ def _sasl_file(
 
 def _secret(tree: Tree, secrets: list[FileFacts], path: str, holds: str) -> None:
     facts = tree.facts(path, holds)
-    if isinstance(facts, FileFacts) and facts.path not in {one.path for one in secrets}:
+    if isinstance(facts, FileFacts) and facts not in secrets[-_RECENT:]:
         secrets.append(facts)
 
 

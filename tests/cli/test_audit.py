@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from checkrun import run
 from hosttree import HostTree
+from needs import require
 
+from svirtlib.backends import _practices
 from svirtlib.backends._tree import Tree
 from svirtlib.guests import Unreadable
+from svirtlib.hostpractices import classify_by_name
 
 GUEST = (
     "<domain type='kvm'><name>{name}</name><devices><graphics type='vnc' {attributes}>"
@@ -232,3 +236,152 @@ def test_running_guest_is_judged_as_it_runs(tree):
     assert "spice-cleartext-exposed" in audit(tree, "--fail-on", "high").rules
     tree.domains(live.format(console.format("tlsPort='5901'", ticket)))
     assert "spice-cleartext-exposed" not in audit(tree).rules
+
+
+def _everything(folder):
+    """A host with a file of each kind that is read, and guests that make them matter."""
+    tree = HostTree(folder)
+    tree.domains(
+        guest("web", "listen='192.0.2.1' passwd='kX7r2Qp9'")
+        + "<domain type='kvm' id='3'><name>live</name><devices><disk type='block'>"
+        "<source dev='/dev/sdb1'/><target dev='vda'/></disk></devices></domain>"
+    )
+    tree.put("/etc/libvirt/qemu.conf", "vnc_tls = 1\nvnc_sasl = 1\nspice_tls = 1\n")
+    tree.put("/etc/libvirt/libvirtd.conf", "listen_tls = 1\n")
+    tree.put("/etc/libvirt/virtqemud.conf", "audit_level = 2\n")
+    tree.put("/etc/libvirt/virtproxyd.conf", "listen_tls = 1\n")
+    tree.put("/etc/libvirt/qemu/networks/lan.xml", "<network><name>lan</name></network>")
+    tree.put("/etc/default/libvirtd", 'LIBVIRTD_ARGS="--listen"\n')
+    tree.put("/etc/default/grub", 'GRUB_CMDLINE_LINUX="quiet"\n')
+    tree.put("/etc/kernel/cmdline", "root=UUID=1\n")
+    tree.put("/etc/fstab", "UUID=1 / ext4 defaults 0 1\n")
+    tree.put("/etc/hosts", "192.0.2.1 kvm1\n")
+    tree.put("/etc/lvm/lvm.conf", 'devices {\n global_filter = [ "r|.*|" ]\n}\n')
+    tree.put("/etc/modprobe.d/a.conf", "options kvm nested=0\n")
+    tree.put("/etc/polkit-1/rules.d/a.rules", "polkit.addRule(function() {});\n")
+    tree.put("/etc/sasl2/qemu.conf", "mech_list: gssapi\nkeytab: /etc/krb5.tab\n")
+    tree.put("/etc/krb5.tab", "x")
+    tree.put("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=targeted\n")
+    tree.put("/etc/selinux/targeted/policy/policy.33", "x")
+    tree.put("/etc/ssh/sshd_config", "PermitRootLogin no\n")
+    tree.put("/etc/sudoers", "root ALL=(ALL) ALL\n")
+    tree.put("/etc/sudoers.d/viewers", "anna ALL=(anna) /usr/bin/remote-viewer x\n", 0o440)
+    tree.put("/etc/sysctl.d/a.conf", "net.ipv4.ip_forward = 0\n")
+    tree.put("/etc/systemd/system/multi-user.target.wants/nftables.service", "")
+    tree.put("/etc/systemd/system/libvirtd.socket", "[Socket]\nSocketMode=0660\n")
+    for service in ("vnc", "spice"):
+        tree.pki(f"/etc/pki/libvirt-{service}", "")
+    return tree
+
+
+_DAMAGE = {
+    "binary": lambda data: bytes(range(256)) * 4,
+    "half": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "blank": lambda data: b" \t\n",
+    "no text": lambda data: b"\xff\xfe\xfa" + data,
+    "folder": None,
+}
+
+
+def test_text_that_is_none_is_not_passed_over(tree):
+    tree.put("/etc/fstab", b"LABEL=\0root / ext4 defaults 0 1")
+    outcome = audit(tree)
+    assert (outcome.code, outcome.unjudged) == (3, ["/etc/fstab"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", _DAMAGE)
+def test_any_damaged_file_is_a_report_and_no_crash(tmp_path, damage):
+    root = tmp_path / "host"
+    names = [path.relative_to(root) for path in _everything(root).root.rglob("*") if path.is_file()]
+    assert len(names) > 30
+    whole = {name: (root / name).read_bytes() for name in names}
+    for name in names:
+        path = root / name
+        path.unlink()
+        if _DAMAGE[damage] is None:
+            path.mkdir()
+        else:
+            path.write_bytes(_DAMAGE[damage](whole[name]))
+        outcome = run("audit", "--root", root)
+        assert outcome.code in (1, 3), (name, outcome.err)
+        if _DAMAGE[damage] is None:
+            path.rmdir()
+        path.write_bytes(whole[name])
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        ("/dev/sda", "disk"),
+        ("/dev/sdaa", "disk"),
+        ("/dev/vdb1", "partition"),
+        ("/dev/nvme0n1", "disk"),
+        ("/dev/nvme0n1p2", "partition"),
+        ("/dev/disk/by-id/ata-X", "disk"),
+        ("/dev/disk/by-id/ata-X-part3", "partition"),
+        ("/dev/disk/by-path/pci-0000:00:1f.2-ata-1", "disk"),
+        ("/dev/disk/by-partuuid/1", "partition"),
+        ("/dev/disk/by-uuid/1", "unknown"),
+        ("/dev/disk/by-id/dm-name-vg0-web", "lv"),
+        ("/dev/mapper/mpatha", "multipath"),
+        ("/dev/mapper/mpatha-part1", "partition"),
+        ("/dev/mapper/vg0-web", "lv"),
+        ("/dev/mapper/luks-1", "crypt"),
+        ("/dev/vg0/web", "lv"),
+        ("/dev/md0", "array"),
+        ("/dev/md127p1", "partition"),
+        ("/dev/loop3", "loop"),
+        ("/dev/dm-3", "unknown"),
+    ],
+)
+def test_block_device_by_its_name(path, kind):
+    assert classify_by_name(path) == kind
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        ({"partition": "1", "dm/uuid": ""}, "partition"),
+        ({"dm/uuid": "LVM-abc\n"}, "lv"),
+        ({"dm/uuid": "mpath-36\n"}, "multipath"),
+        ({"dm/uuid": "part1-mpath-36\n"}, "partition"),
+        ({"dm/uuid": "CRYPT-LUKS2-1\n"}, "crypt"),
+        ({"dm/name": "x"}, "unknown"),
+        ({"loop/backing_file": "/x"}, "loop"),
+        ({"md/level": "raid1"}, "array"),
+        ({"size": "1"}, "disk"),
+    ],
+)
+def test_block_device_by_sysfs(tree, files, kind):
+    for name, text in files.items():
+        if text or name != "dm/uuid":
+            tree.put(f"/sys/dev/block/8:1/{name}", text)
+    below = Tree(str(tree.root))
+    assert _practices._classify(below, "/sys/dev/block/8:1") == kind
+    below.close()
+
+
+@pytest.mark.slow
+def test_booleans_of_a_real_policy(tree):
+    policies = sorted(Path("/etc/selinux/default/policy").glob("policy.*"))
+    require(policies, "no policy (Debian package selinux-policy-default)")
+    tree.put("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=default\n")
+    tree.put(f"/etc/selinux/default/policy/{policies[-1].name}", policies[-1].read_bytes())
+    tree.put("/etc/fstab", "nas:/vms /srv/vms nfs4 sec=krb5p 0 0\n")
+    tree.domains(
+        "<domain type='kvm'><name>web</name><devices><disk type='file'>"
+        "<source file='/srv/vms/web.img'/><target dev='vda'/></disk></devices></domain>"
+    )
+    outcome = audit(tree)
+    finding = outcome.one("selinux-boolean-missing")
+    assert finding["remedy"] == "`setsebool -P virt_use_nfs on`"
+    assert outcome.rules == ["selinux-boolean-missing"]
+
+
+@pytest.mark.parametrize("xml", ["<domain type='kvm'", "<network/>", ""])
+def test_documents_that_are_none(tmp_path, xml):
+    path = tmp_path / "web.xml"
+    path.write_text(xml)
+    assert run("audit", "--xml", path).code == 2
