@@ -300,13 +300,14 @@ def test_any_damaged_file_is_a_report_and_no_crash(tmp_path, damage):
     for name in names:
         path = root / name
         path.unlink()
-        if _DAMAGE[damage] is None:
+        harm = _DAMAGE[damage]
+        if harm is None:
             path.mkdir()
         else:
-            path.write_bytes(_DAMAGE[damage](whole[name]))
+            path.write_bytes(harm(whole[name]))
         outcome = run("audit", "--root", root)
         assert outcome.code in (1, 3), (name, outcome.err)
-        if _DAMAGE[damage] is None:
+        if harm is None:
             path.rmdir()
         path.write_bytes(whole[name])
 
