@@ -577,6 +577,7 @@ class FileSystemFacts:
         options: its options and its super block's.
         selinux: whether SELinux runs, so that the kernel tells which mounts carry labels.
         source: what is mounted there.
+        refuses: it said so itself that it has no labels of files.
     """
 
     mount_point: str
@@ -584,6 +585,7 @@ class FileSystemFacts:
     options: frozenset[str]
     selinux: bool
     source: str = ""
+    refuses: bool = False
 
     @property
     def fixed_context(self) -> Optional[str]:
@@ -597,7 +599,7 @@ class FileSystemFacts:
     @property
     def labels(self) -> bool:
         """Whether each file has a label of its own there."""
-        if self.fixed_context is not None:
+        if self.fixed_context is not None or self.refuses:
             return False
         if self.selinux:
             # The kernel marks mounts on which labels can be changed (selinux_sb_show_options).

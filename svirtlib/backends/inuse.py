@@ -32,10 +32,14 @@ class Users:
 
     def __init__(self) -> None:
         self._users: dict[_Key, list[str]] = {}
+        self._inodes: set[int] = set()
         self.unreadable: list[Unreadable] = []
 
     def of(self, status: os.stat_result) -> tuple[str, ...]:
         """Return who uses a file, in words; empty where nobody is known to."""
+        # Hardly any file has a user; the number alone rules nearly all out.
+        if status.st_ino not in self._inodes and not status.st_rdev:
+            return ()
         return tuple(self._users.get(_key(status), ()))
 
     def __contains__(self, status: os.stat_result) -> bool:
@@ -50,6 +54,7 @@ class Users:
             status = os.stat(path)
         except (OSError, ValueError):
             return
+        self._inodes.add(status.st_ino)
         users = self._users.setdefault(_key(status), [])
         if user not in users:
             users.append(user)

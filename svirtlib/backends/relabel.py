@@ -46,6 +46,8 @@ _FRESH = 5.0
 #: Folders to each process before work is shared out, so that all end at about the same time.
 _SHARES = 8
 
+_KIND = 0o170000
+
 _PIN = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 #: Why a label that differs stays.
@@ -91,7 +93,7 @@ class Relabelling:
         changes: the first that differ.
         kept_count: how many differ and stay.
         kept: the first of these.
-        unreadable: what could not be looked at.
+        unreadable: what could not be looked at, the first of it.
         left_out: folders that are other file systems.
     """
 
@@ -128,6 +130,7 @@ class Relabelling:
         self._new: list[bytes] = []
         self._limit = _descriptors() if journal is not None else 0
         self._changing = False
+        self._links = "/proc/self/fd/"
         self.checked = 0
         self.to_change = 0
         self.changed = 0
@@ -167,7 +170,7 @@ class Relabelling:
     def _folder(self, folder: Union[Folder, Unreadable]) -> None:
         """Look at all that lies right in a folder; note the folders in there for the walk."""
         if isinstance(folder, Unreadable):
-            self.unreadable.append(folder)
+            self._gap(folder)
             return
         start = folder.path if folder.path != b"/" else b""
         rules = self._contexts.folder(start)
@@ -191,7 +194,7 @@ class Relabelling:
                     wanted = self._contexts.in_folder(rules, start, name, mode)
                     self._look(path, parent, name, mode, wanted)
         except OSError as error:
-            self.unreadable.append(unreadable(folder.path, error))
+            self._gap(unreadable(folder.path, error))
 
     def _look(
         self, path: bytes, parent: int, name: bytes, mode: int, wanted: Optional[str]
@@ -204,18 +207,19 @@ class Relabelling:
         try:
             # Where one file differs, its neighbours will: then hold first, and look once.
             if not self._changing:
-                old = _attribute(b"/proc/self/fd/%d/%s" % (parent, name), follow=False)
+                old = _attribute(f"{self._links}{parent}/".encode() + name, follow=False)
                 if self._decided(old, wanted)[0] is not Verdict.CHANGE:
                     self._stays(path, old, wanted)
                     return
             descriptor = os.open(name, _PIN, dir_fd=parent)
             status = os.fstat(descriptor)
-            if stat.S_IFMT(status.st_mode) != mode:
+            if status.st_mode & _KIND != mode:
                 # What came in its place was not asked for.
                 return
-            link = f"/proc/self/fd/{descriptor}"
+            link = f"{self._links}{descriptor}"
             old = _attribute(link)
-            verdict, new = self._decided(old, wanted)
+            known = self._decisions.get((old, wanted))
+            verdict, new = self._decided(old, wanted) if known is None else known
             self._changing = verdict is Verdict.CHANGE
             if not self._changing:
                 self._stays(path, old, wanted)
@@ -257,7 +261,7 @@ class Relabelling:
         users = self._users.of(status)
         if users:
             return users[0]
-        if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
+        if status.st_mode & _KIND in (stat.S_IFDIR, stat.S_IFLNK):
             return None
         # One question for all names is cheaper than one for a name that is hardly ever there.
         if REFERENCES in os.listxattr(link):
@@ -295,11 +299,14 @@ class Relabelling:
 
     def _failed(self, path: bytes, error: OSError) -> None:
         if error.errno == errno.EOPNOTSUPP:
-            self.unreadable.append(
-                Unreadable(os.fsdecode(path), "its file system carries no labels of files")
-            )
+            self._gap(Unreadable(os.fsdecode(path), "its file system carries no labels of files"))
         else:
-            self.unreadable.append(unreadable(path, error))
+            self._gap(unreadable(path, error))
+
+    def _gap(self, gap: Unreadable) -> None:
+        """Note what could not be looked at; of very many the first ones tell enough."""
+        if len(self.unreadable) <= self._most:
+            self.unreadable.append(gap)
 
     def _change(self) -> None:
         """Write the batch down, then change it.
@@ -316,7 +323,7 @@ class Relabelling:
         self._journal.labels(self._paths, self._inodes, self._old, self._new)
         try:
             for descriptor, path, old, new in zip(self._held, self._paths, self._old, self._new):
-                self._set(descriptor, path, old, new, recent)
+                self._set(f"{self._links}{descriptor}", path, old, new, recent)
         finally:
             self._drop()
 
@@ -336,7 +343,7 @@ class Relabelling:
 
     def _set(
         self,
-        descriptor: int,
+        link: str,
         path: bytes,
         old: Optional[bytes],
         new: bytes,
@@ -347,10 +354,9 @@ class Relabelling:
         Raises:
             BackendError: it cannot be set.
         """
-        link = f"/proc/self/fd/{descriptor}"
         try:
             if recent is not None:
-                users = recent.of(os.fstat(descriptor))
+                users = recent.of(os.stat(link))
                 if users:
                     self._keep(path, old, users[0])
                     return
@@ -451,6 +457,9 @@ class Relabelling:
             self._progress = lambda checked: count.__setitem__(
                 slice(None), struct.pack("=Q", checked)
             )
+            # From there each of them is one step away, which is a good part of the kernel's time.
+            os.chdir(self._links)
+            self._links = ""
             while os.getppid() == parent:
                 taken = os.read(takes, 4)
                 if len(taken) < 4:
@@ -504,7 +513,8 @@ class Relabelling:
         self.changes += changes[: self._most - len(self.changes)]
         self.kept_count += kept_count
         self.kept += kept[: self._most - len(self.kept)]
-        self.unreadable += gaps
+        for gap in gaps:
+            self._gap(gap)
         self.left_out += left_out
         error: Optional[BaseException] = failure
         return error

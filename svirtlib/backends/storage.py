@@ -7,6 +7,7 @@ libsemanage; labels by :mod:`svirtlib.backends.relabel`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -271,7 +272,7 @@ def _target(
     reason = None if in_dev else system_path(path, homes)
     if reason is not None:
         raise StorageError(f"{quote(shown(path))} must not be labelled for guests: {reason}")
-    mode = _mode_of(path, walk, request.root)
+    mode, refuses = _look_at(path, walk, request.root)
     kind = stat.S_IFMT(mode)
     if kind == stat.S_IFLNK:
         raise StorageError(
@@ -287,6 +288,12 @@ def _target(
             f"name a block device in it"
         )
     if device:
+        mounted = _mounted_on(os.lstat(path).st_rdev) if request.root == "/" else None
+        if mounted is not None:
+            raise StorageError(
+                f"{quote(shown(path))} must not be labelled for guests: it, or a part of it, is "
+                f"mounted on {quote(mounted)}; name a device that this host does not use itself"
+            )
         notes.append(
             "libvirt labels a device itself when a guest starts with it; the rule is for the time "
             "in which none does"
@@ -314,7 +321,7 @@ def _target(
     rule = plan_rule(
         resolved, mode, rule_kind, context, contexts.rules, _is_local, contexts.lookup_text
     )
-    facts = _file_system(path, request.root, selinux)
+    facts = _file_system(path, request.root, selinux, refuses=refuses)
     advice = None if facts is None else advice_for(facts, str(context))
     if advice is not None:
         rule = evolve(rule, action=RuleAction.USELESS)
@@ -328,8 +335,20 @@ def _target(
     )
 
 
-def _mode_of(path: bytes, walk: Walk, root: str) -> int:
-    """Return the kind of a file that an administrator named.
+def _mounted_on(number: int) -> Optional[str]:
+    """Return where a block device, or a partition of it, is mounted, or None."""
+    device = f"{os.major(number)}:{os.minor(number)}"
+    devices = {device}
+    folder = f"/sys/dev/block/{device}"
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            with contextlib.suppress(OSError), open(f"{folder}/{name}/dev", "rb") as stream:
+                devices.add(stream.read(32).decode("ascii").strip())
+    return next((shown(mount.point) for mount in read_mounts() if mount.device in devices), None)
+
+
+def _look_at(path: bytes, walk: Walk, root: str) -> tuple[int, bool]:
+    """Return the kind of a file that an administrator named, and whether it can have no label.
 
     Raises:
         StorageError: there is none, or the way to it leads through a symbolic link.
@@ -337,7 +356,16 @@ def _mode_of(path: bytes, walk: Walk, root: str) -> int:
     """
     try:
         with walk.reach(path) as (entry, _, _):
-            return entry.mode
+            try:
+                entry.label()
+            except OSError as error:
+                if error.errno != errno.EOPNOTSUPP:
+                    raise
+                return entry.mode, True
+            return entry.mode, False
+    except OSError as error:
+        kind = BackendPermissionError if isinstance(error, PermissionError) else BackendError
+        raise kind(f"{shown(path)!a}: cannot be looked at: {error.strerror}") from None
     except BackendUnavailableError as error:
         hint = "name what exists"
         if looks_like_pattern(path):
@@ -361,7 +389,13 @@ def _context(request: Request, contexts: FileContexts) -> Context:
         raise StorageError("this policy has no levels; leave --range out")
     range = Range.parse(request.range or "s0") if mls else None
     context = Context("system_u", "object_r", type, range)
-    problem = policycheck.check_context(_policy_file(request.root), str(context))
+    # A type that a rule has is known to the policy, and to load a policy costs time and memory.
+    known = request.range is None and any(
+        rule.context is not None and f":{type}:" in f"{rule.context}:" for rule in contexts.rules
+    )
+    problem = None
+    if not known:
+        problem = policycheck.check_context(_policy_file(request.root), str(context))
     if problem is not None:
         raise StorageError(
             f"{quote(str(context))}: {problem}; 'seinfo -t' lists the policy's types"
@@ -413,15 +447,15 @@ def _mode() -> Optional[Mode]:
     return mode_of_host()
 
 
-def _file_system(path: bytes, root: str, selinux: bool) -> Optional[FileSystemFacts]:
+def _file_system(
+    path: bytes, root: str, selinux: bool, *, refuses: bool
+) -> Optional[FileSystemFacts]:
     real = path if root == "/" else os.path.join(os.fsencode(os.path.abspath(root)), path[1:])
     mount = mount_of(real, read_mounts())
     if mount is None or stat.S_ISBLK(os.lstat(real).st_mode):
         # Labels of device nodes live in a file system of memory that always has them.
         return None
-    return FileSystemFacts(
-        shown(mount.point), mount.kind, mount.options, selinux, source=mount.source
-    )
+    return FileSystemFacts(shown(mount.point), mount.kind, mount.options, selinux, refuses=refuses)
 
 
 @contextlib.contextmanager

@@ -32,8 +32,15 @@ def interleave(
     contenders: Mapping[str, Contender],
     rounds: int = ROUNDS,
     clock: Clock = time.perf_counter,
+    prepare: Optional[Contender] = None,
 ) -> dict[str, float]:
-    """Return the median of each contender's seconds per call, over interleaved rounds."""
+    """Return the median of each contender's seconds per call, over interleaved rounds.
+
+    Contenders that change what they work on need *prepare*, which is called before each call
+    and not measured; they are then called once a round.
+    """
+    if prepare is not None:
+        return _prepared(contenders, rounds, clock, prepare)
     # The first measurement warms caches up and only tells how many calls fill a slice.
     calls = {
         name: max(1, int(SLICE / max(_seconds(contender, 1, clock), 1e-8)))
@@ -48,6 +55,17 @@ def interleave(
         # Every other round backwards, lest one always runs in the other's wake.
         for name in list(contenders)[:: -1 if number % 2 else 1]:
             samples[name].append(_seconds(contenders[name], calls[name], clock))
+    return {name: statistics.median(taken) for name, taken in samples.items()}
+
+
+def _prepared(
+    contenders: Mapping[str, Contender], rounds: int, clock: Clock, prepare: Contender
+) -> dict[str, float]:
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name in list(contenders)[:: -1 if number % 2 else 1]:
+            prepare()
+            samples[name].append(_seconds(contenders[name], 1, clock))
     return {name: statistics.median(taken) for name, taken in samples.items()}
 
 
@@ -93,12 +111,16 @@ class Bench:
         ours: Contender,
         peers: Optional[Mapping[str, Contender]] = None,
         goal: Optional[float] = None,
+        prepare: Optional[Contender] = None,
     ) -> dict[str, float]:
         """Measure *ours* against the peers; the first must take *goal* times as long, or longer.
 
+        *prepare* is called before each measured call, see :func:`interleave`.
+
         Returns the medians in seconds, ours under the name "svirtlib".
         """
-        medians = interleave({"svirtlib": ours, **(peers or {})}, self._rounds, self._clock)
+        contenders = {"svirtlib": ours, **(peers or {})}
+        medians = interleave(contenders, self._rounds, self._clock, prepare)
         own = medians["svirtlib"]
         if not peers:
             self._print(name, duration(own))

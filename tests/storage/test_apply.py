@@ -24,6 +24,7 @@ from xmlmaker import disk, guest
 import svirtlib
 from svirtlib.backends import relabel
 from svirtlib.backends.changes import Journals
+from svirtlib.backends.mounts import read_mounts
 
 pytestmark = pytest.mark.root
 
@@ -331,6 +332,48 @@ def test_where_selinux_is_off_nothing_is_done_in_silence(tmp_path):
     assert "--offline" in outcome.err
 
 
+def _elsewhere(root, mount, *words):
+    """Run a command with something mounted on the images, in a namespace of its own."""
+    program = [sys.executable, "-m", "svirtlib.cli", *root.options(*words)]
+    script = f'{mount} && shift && exec "$@"'
+    return subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", str(root.path(IMAGES)), *program],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_a_read_only_file_system(images):
+    mount = 'mount --bind "$1" "$1" && mount -o remount,ro,bind "$1"'
+    outcome = _elsewhere(images, mount, "storage", "apply", IMAGES)
+    assert outcome.returncode == 4
+    assert "read-only" in outcome.stderr
+    assert set(images.labels(IMAGES).values()) == {None}
+
+
+@pytest.mark.slow
+def test_a_file_system_without_labels(images):
+    mount = 'mount -t ramfs none "$1" && touch "$1/a.img"'
+    planned = _elsewhere(images, mount, "storage", "plan", IMAGES)
+    assert planned.returncode == 0
+    assert "carries no labels" in planned.stdout
+    applied = _elsewhere(images, mount, "storage", "apply", IMAGES)
+    assert applied.returncode == 4
+    assert "carries no labels" in applied.stderr
+
+
+@pytest.mark.slow
+def test_another_file_system_below_is_left_out(images):
+    mount = 'mount -t tmpfs none "$1/in" && touch "$1/in/x.img"'
+    left = _elsewhere(images, mount, "storage", "plan", IMAGES)
+    assert f"{IMAGES}/in is another file system and was left out" in left.stderr
+    assert "x.img" not in left.stdout
+    taken = _elsewhere(images, mount, "storage", "plan", IMAGES, "--cross-filesystems")
+    assert f"{IMAGES}/in/x.img" in taken.stdout
+
+
 _SWAPPER = """
 import os, sys
 top, outside = sys.argv[1:]
@@ -429,3 +472,22 @@ def test_undo_list(images):
     assert (change["state"], change["paths"]) == ("undone", [IMAGES])
     assert images.run("storage", "undo", change["id"]).code == 2
     assert images.run("storage", "undo", "nonsense").code == 2
+
+
+def test_block_devices(root, tmp_path):
+    """One that the host does not use gets a rule of its kind; one it has mounted, none."""
+    device = tmp_path / "disk"
+    os.mknod(device, 0o60600, os.makedev(7, 199))
+    os.mknod(root.path("/disk"), 0o60600, os.makedev(7, 199))
+    planned = root.run("--format", "json", "storage", "plan", "/disk")
+    assert planned.code == 0
+    (rule,) = planned.report["rules"]
+    assert (rule["pattern"], rule["kind"]) == ("/disk", "b")
+    assert "semanage fcontext -a -f b -t virt_image_t /disk" in planned.report["commands"]
+    mounted = next(mount for mount in read_mounts() if not mount.device.startswith("0:"))
+    node = tmp_path / "mounted"
+    major, _, minor = mounted.device.partition(":")
+    os.mknod(node, 0o60600, os.makedev(int(major), int(minor)))
+    outcome = run("storage", "plan", node)
+    assert outcome.code == 2
+    assert "mounted on" in outcome.err
