@@ -702,6 +702,7 @@ class Target:
         rule: what is done about its rule.
         labels: whether files there carry labels.
         advice: what to do instead where they do not.
+        satisfied: their one label has the wanted type already.
         notes: what else there is to say.
     """
 
@@ -710,6 +711,7 @@ class Target:
     rule: RuleChange
     labels: bool = True
     advice: Optional[str] = None
+    satisfied: bool = False
     notes: tuple[str, ...] = ()
 
 

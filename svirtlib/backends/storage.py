@@ -331,6 +331,9 @@ def _target(
         rule=rule,
         labels=advice is None,
         advice=advice,
+        satisfied=facts is not None
+        and facts.fixed_context is not None
+        and f":{context.type}:" in f"{facts.fixed_context}:",
         notes=tuple(notes),
     )
 
@@ -628,8 +631,14 @@ def apply(
             ident = recorder.ident
         finally:
             recorder.close()
+    useless = tuple(
+        (shown(target.path), target.advice)
+        for target in made.targets
+        if target.advice is not None and not target.satisfied
+    )
+    made = _filled(made, work)
     return Outcome(
-        plan=_filled(made, work),
+        plan=evolve(made, unreadable=made.unreadable + useless),
         rules=rules,
         files=work.changed,
         changes=tuple(work.changes),
@@ -669,7 +678,7 @@ def _refuse(made: Plan, request: Request) -> None:
                 f"so it belongs to something else, which would lose it; name another folder, or "
                 f"say --override"
             )
-    if all(not target.labels for target in made.targets):
+    if not any(target.labels or target.satisfied for target in made.targets):
         advice = "; ".join(dict.fromkeys(target.advice or "" for target in made.targets))
         raise BackendUnavailableError(f"nothing can be labelled, and nothing was changed: {advice}")
 

@@ -365,6 +365,22 @@ def test_a_file_system_without_labels(images):
 
 
 @pytest.mark.slow
+def test_a_part_that_cannot_be_labelled_is_no_success(images):
+    mount = 'mount -t ramfs none "$1/in"'
+    applied = _elsewhere(images, mount, "storage", "apply", f"{IMAGES}/a.img", f"{IMAGES}/in")
+    assert applied.returncode == 3
+    assert "carries no labels" in applied.stderr
+    assert label_of(images.path(f"{IMAGES}/a.img")) == NEW
+
+
+def test_a_range_is_written_in_canonical_form(images):
+    planned = images.run(
+        "--format", "json", "storage", "plan", IMAGES, "--for", "content", "--range", "s0:c2,c1,c0"
+    )
+    assert planned.report["rules"][0]["context"] == "system_u:object_r:virt_content_t:s0:c0.c2"
+
+
+@pytest.mark.slow
 def test_another_file_system_below_is_left_out(images):
     mount = 'mount -t tmpfs none "$1/in" && touch "$1/in/x.img"'
     left = _elsewhere(images, mount, "storage", "plan", IMAGES)
