@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import gc
 import mmap
 import os
 import pickle
@@ -457,6 +458,8 @@ class Relabelling:
             self._progress = lambda checked: count.__setitem__(
                 slice(None), struct.pack("=Q", checked)
             )
+            # What is made here is freed by its counts; to look for circles takes time.
+            gc.disable()
             # From there each of them is one step away, which is a good part of the kernel's time.
             os.chdir(self._links)
             self._links = ""

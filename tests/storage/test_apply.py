@@ -451,13 +451,13 @@ def test_killed_at_any_moment(root, end):
     words = root.options("storage", "apply", "/virtstorage", "--jobs", "2")
     states = set()
     # Spread over the time that a whole run takes: loading, committing the rule, labelling.
-    for turn in range(8):
+    for turn in range(6):
         with subprocess.Popen([sys.executable, "-c", _KILLED, *words], stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL) as victim:  # fmt: skip
             assert victim.stdout is not None
             victim.stdout.readline()
             try:
-                victim.wait(timeout=0.1 + turn * 0.22)
+                victim.wait(timeout=0.1 + turn * 0.3)
             except subprocess.TimeoutExpired:
                 victim.kill()
         _wait_for_lock(root)
