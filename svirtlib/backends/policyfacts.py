@@ -16,10 +16,11 @@ from svirtlib.access import DomainFacts, PolicyFacts, RefusedContext, TypeAccess
 from svirtlib.backends.policy import Policy, open_policy
 from svirtlib.context import Context
 from svirtlib.errors import BackendError, InvalidContextError, PolicyError
-from svirtlib.guests import Guest, Inventory, Unreadable
+from svirtlib.guests import BooleanState, Guest, Inventory, Unreadable
 from svirtlib.labelling import labelling
 from svirtlib.mls import Relation
 from svirtlib.seclabel import SeclabelType
+from svirtlib.storage import boolean_for
 
 __all__ = ["with_policy"]
 
@@ -57,7 +58,19 @@ def with_policy(inventory: Inventory, path: Optional[str] = None) -> Inventory:
     if policy is None:
         return inventory
     with policy:
-        return evolve(inventory, policy=_facts(policy, inventory))
+        inventory = evolve(inventory, policy=_facts(policy, inventory))
+        # Of this machine's own policy, what the kernel says now was noted before.
+        return inventory if path is None else _with_booleans(inventory, policy)
+
+
+def _with_booleans(inventory: Inventory, policy: Policy) -> Inventory:
+    """Put the named policy's word on the booleans in place of this machine's."""
+    wanted = {boolean_for(label.filesystem) for label in inventory.files if label.filesystem}
+    names = sorted(name for name in wanted if name is not None)
+    if not names:
+        return inventory
+    states = policy.booleans()
+    return evolve(inventory, booleans=tuple(BooleanState(name, states.get(name)) for name in names))
 
 
 def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:

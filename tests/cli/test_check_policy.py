@@ -11,7 +11,7 @@ from xmlmaker import context, device_label, disk, guest, image_context
 
 from svirtlib.backends import policy as policies
 from svirtlib.backends.policyfacts import with_policy
-from svirtlib.guests import Inventory
+from svirtlib.guests import BooleanState, FileLabel, Inventory
 
 ONLY = [
     f"--only={rule}"
@@ -181,6 +181,19 @@ def test_a_policy_of_the_host_that_cannot_be_read_is_a_gap(monkeypatch, tmp_path
     assert found.policy is None
     assert [gap.what for gap in found.unreadable] == ["policy"]
     assert str(broken) in found.unreadable[0].reason
+
+
+def test_booleans_are_those_of_the_named_policy(mcs):
+    """One that the policy has, and one that it has not."""
+    files = tuple(
+        FileLabel(f"/{kind}", f"file {kind}", None, labelable=False, filesystem=kind)
+        for kind in ("nfs4", "cifs", "ext4")
+    )
+    found = with_policy(Inventory(files=files, booleans=(BooleanState("old", True),)), str(mcs))
+    assert [(one.name, one.active) for one in found.booleans] == [
+        ("virt_use_nfs", False),
+        ("virt_use_samba", None),
+    ]
 
 
 def test_a_wrong_policy_ends_the_run(tmp_path):
