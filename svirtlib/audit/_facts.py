@@ -315,10 +315,29 @@ class AuditFacts:
                     Unreadable(
                         f"consoles of {listed(assumed)}",
                         "qemu.conf decides on their passwords, SASL and TLS, and was not looked "
-                        "at; they were judged by libvirt's built-in defaults; name the host's "
-                        "files with --root",
+                        "at; they were judged by libvirt's built-in defaults, and by the passwords "
+                        "in the documents, which libvirt leaves out unless it is asked for "
+                        "security information; name the host's files with --root",
                     )
                 )
+        hidden = sorted(
+            {
+                seat.guest.name
+                for seat in self.seats
+                if seat.graphics is not None
+                and seat.graphics.password_hint
+                and seat.console.reachable
+            }
+        )
+        if hidden:
+            gaps.append(
+                Unreadable(
+                    f"passwords of the consoles of {listed(hidden)}",
+                    "the XML was written without them, and was judged as if there were one; as "
+                    "root they are read from libvirt's own files, and `virsh dumpxml` writes them "
+                    "with security information",
+                )
+            )
         if self.practices.pci is None and self.pci_users and self.profile != "public-cloud":
             gaps.append(
                 Unreadable(

@@ -13,8 +13,11 @@ from needs import require
 
 from svirtlib.backends import _practices
 from svirtlib.backends._tree import Tree
+from svirtlib.errors import ConfigurationError
 from svirtlib.guests import Unreadable
 from svirtlib.hostpractices import classify_by_name
+from svirtlib.settings import QEMU_KEYS, read_settings
+from svirtlib.virconf import parse_conf
 
 GUEST = (
     "<domain type='kvm'><name>{name}</name><devices><graphics type='vnc' {attributes}>"
@@ -386,3 +389,26 @@ def test_documents_that_are_none(tmp_path, xml):
     path = tmp_path / "web.xml"
     path.write_text(xml)
     assert run("audit", "--xml", path).code == 2
+
+
+def test_password_that_was_left_out_is_not_judged(tree):
+    attributes = "listen='0.0.0.0' passwdValidTo='2099-01-01T00:00:00'"
+    tree.domains(guest(attributes=attributes))
+    outcome = audit(tree)
+    assert outcome.rules == ["vnc-password-exposed"]
+    assert outcome.unjudged == ["passwords of the consoles of web"]
+
+
+def test_types_of_values_are_libvirt_s():
+    lines = [
+        'vnc_listen = "0.0.0.0"', "vnc_tls = 1", 'security_driver = [ "selinux", "apparmor" ]',
+        "seccomp_sandbox = 1", "keepalive_interval = -1", 'max_core = "unlimited"',
+        "max_core = 0", 'hugetlbfs_mount = "/dev/hugepages"', 'nvram = [ "a:b" ]',
+        'user = "+0"', "migration_port_min = 49152", 'capability_filters = [ "x" ]',
+    ]  # fmt: skip
+    for line in lines:
+        settings = read_settings(parse_conf(line.encode(), "qemu.conf"), QEMU_KEYS)
+        assert settings.unknown == ()
+    for line in ("vnc_tls = -1", "user = 107", "nvram = 1", "migration_port_min = -1"):
+        with pytest.raises(ConfigurationError):
+            read_settings(parse_conf(line.encode(), "qemu.conf"), QEMU_KEYS)
