@@ -16,10 +16,12 @@ ARGS :=
 # As part of a URI.
 space := $() $()
 HERE := $(subst $(space),%20,$(subst %,%25,$(CURDIR)))
-SHELL_SCRIPTS := .ci/run tools/setup tools/types tests/vm/build tests/vm/boot tests/vm/machine.inc
+SHELL_SCRIPTS := .ci/run tools/deb tools/docs tools/rpm tools/setup tools/tree tools/types \
+    packaging/debian/postinst packaging/debian/prerm \
+    tests/vm/build tests/vm/boot tests/vm/machine.inc
 PYTHON_FILES := svirtlib cli tests
 
-.PHONY: help demo test test-slow test-vm lint types bench coverage format wheel clean venv
+.PHONY: help demo test test-slow test-vm lint types bench coverage format wheel docs deb rpm clean venv
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 12
@@ -79,6 +81,18 @@ wheel: ## build the wheel into dist/
 	@rm -rf build/lib build/bdist.*
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls dist/*.whl
+
+docs: ## build the man page, HTML and shell completions into build/docs
+	@tools/setup docs
+	@tools/docs
+
+deb: ## build the Debian package into dist/
+	@tools/setup docs
+	@tools/deb
+
+rpm: ## build the RPM and the source distribution into dist/ (needs rpmbuild)
+	@tools/setup docs
+	@tools/rpm
 
 clean: ## remove all that was built, the virtual environment too
 	rm -rf .venv build dist *.egg-info .coverage htmlcov

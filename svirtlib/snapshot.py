@@ -95,6 +95,7 @@ def _exactly(value: Any, kind: type) -> Any:
 def _reason(error: BaseException) -> str:
     import cattrs
 
-    if isinstance(error, cattrs.BaseValidationError):
+    # Debian 12's cattrs, 22.2, has no words for it.
+    if isinstance(error, cattrs.BaseValidationError) and hasattr(cattrs, "transform_error"):
         return "; ".join(cattrs.transform_error(error)[:3])
     return f"{type(error).__name__}: {error}"

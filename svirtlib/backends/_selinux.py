@@ -117,6 +117,9 @@ def file_context(path: str, kind: int) -> Optional[str]:
         handle = selinux.selabel_open(selinux.SELABEL_CTX_FILE, None, 0)
     except OSError:
         return None
+    if handle is None:
+        # Without a policy there is no handle, and asking none ends the process.
+        return None
     try:
         context: str = selinux.selabel_lookup_raw(handle, path, kind)[1]
     except OSError:
