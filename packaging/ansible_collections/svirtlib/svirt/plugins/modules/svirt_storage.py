@@ -86,13 +86,15 @@ def main():
     given = {"purpose": "--for", "type": "--type", "kind": "--kind", "root": "--root"}
     given.update(force="--force", offline="--offline")
     words = [*svirt_label.options(module, given), *module.params["paths"]]
-    accepted = (svirt_label.OK, svirt_label.FINDINGS)
+    accepted = (svirt_label.OK, svirt_label.FINDINGS, svirt_label.INCOMPLETE)
     status, plan, _ = svirt_label.call(module, ["storage", "plan", "--exit-code", *words], accepted)
-    changed = status == svirt_label.FINDINGS
-    result = {"changed": changed, "plan": plan, "diff": _difference(plan)}
+    difference = _difference(plan)
+    # A plan that could not look at everything has a status of its own.
+    changed = status == svirt_label.FINDINGS or difference["after"] != ""
+    result = {"changed": changed, "plan": plan, "diff": difference}
     if changed and not module.check_mode:
         _, result["applied"], _ = svirt_label.call(
-            module, ["storage", "apply", *words], (svirt_label.OK,)
+            module, ["storage", "apply", *words], (svirt_label.OK, svirt_label.INCOMPLETE)
         )
     module.exit_json(**result)
 
