@@ -84,7 +84,11 @@ def test_check(task, tmp_path):
 def test_allocate(task, tmp_path):
     folder = tmp_path / "registry"
     folder.mkdir(mode=0o700)
-    given = {"owner": uuid_of("web"), "name": "web", "registry": f"sqlite:///{folder}/r.db"}
+    given: dict[str, object] = {
+        "owner": uuid_of("web"),
+        "name": "web",
+        "registry": f"sqlite:///{folder}/r.db",
+    }
     given["sync"] = False
     tried = task("svirt_allocate", "--check", **given)
     assert (tried["changed"], tried["level"]) == (True, None)
