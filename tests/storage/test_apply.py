@@ -111,6 +111,7 @@ def test_a_local_rule_is_replaced_in_its_place_and_put_back(root):
     assert root.local_rules() == before
 
 
+@pytest.mark.slow
 def test_a_commit_that_was_cut_off_is_finished(root):
     """The store has the rule, and the policy's files do not yet."""
     root.fill("/virtstorage/a.img")
