@@ -12,6 +12,7 @@ What the test driver lets pass that QEMU's refuses is written down in one place,
 
 from __future__ import annotations
 
+import os
 import random
 import re
 
@@ -83,7 +84,8 @@ def amounts(fast: int, slow: int):
 
 def seeds(seed, count):
     if seed is None:
-        seed = random.SystemRandom().randrange(10**9)
+        # Others each time, but not where a change is judged, as with hypothesis.
+        seed = 2 if "CI" in os.environ else random.SystemRandom().randrange(10**9)
     return range(seed * 10**6, seed * 10**6 + count)
 
 
@@ -146,7 +148,8 @@ def assert_kept(document, target, xml, where):
     assert sorted(_overrides(judge, disks)) == sorted(_printed(printed, disks)), where
     for place in (Place.PARALLEL, Place.CHANNEL):
         assert _overrides(judge, {place}) == _printed(printed, {place}), where
-    # The first console and the first serial port may be one, and are printed as two.
+    # The first console and the first serial port may be one, and are printed as two: with what
+    # the serial port has, whatever stood in the console.
     ports = {Place.SERIAL, Place.CONSOLE}
     assert {*_overrides(judge, ports)} == {*_printed(printed, ports)}, where
     advice = {problem.code for problem in validate(document, target) if problem.rule == IGNORED}
@@ -175,6 +178,7 @@ def _overrides(judge, places):
         for device in judge.devices
         if device.source.place in places
         and not device.source.replaced
+        and not device.source.alias_of_serial
         and (device.label is not None or not device.relabel)
         and device.source.kind
         in ("file", "block", "dir", "volume", "nvme", "vhostuser", "dev", "pipe", "unix")
