@@ -44,6 +44,10 @@ _DRAWS = 1000
 _LOOKS = 1 << 20
 
 
+#: Looked up once: levels are made by the million.
+_level = Level._of
+
+
 class LevelAllocator:
     """Draws levels of one sensitivity with a fixed number of categories of one interval.
 
@@ -100,6 +104,7 @@ class LevelAllocator:
             self._labels = _Dense(first, width, size)
         else:
             self._labels = _Sparse(first, width, size)
+        self._take = self._labels.take
         for level in in_use:
             self.reserve(level)
 
@@ -125,10 +130,10 @@ class LevelAllocator:
         Raises:
             CategoriesExhaustedError: none is free.
         """
-        mask = self._labels.take()
+        mask = self._take()
         if mask is None:
             raise self._exhausted(1)
-        return Level._of(self._sensitivity, mask, self._space)
+        return _level(self._sensitivity, mask, self._space)
 
     def allocate_many(self, count: int) -> list[Level]:
         """Hand out *count* free levels, or none at all.
@@ -261,9 +266,14 @@ class _Numbers:
 class _Dense(_Labels):
     """Keeps all free labels in one array: a draw is a look at a random place of it.
 
-    Labels are told by their rank. ``_order[:_free]`` are the ranks of the free ones in no
-    order; ``_place`` tells where in ``_order`` a rank stands, so that one is taken out by
-    letting the last one change places with it. A rank that stands behind is blocked.
+    Labels are told by numbers. ``_order[:_free]`` are those of the free ones in no order, and
+    ``_place`` tells where in ``_order`` a free one stands, so that it is taken out by putting
+    the last one in its place. Of one that is not free, ``_place`` tells nothing: where it says,
+    another one stands, or none. So a draw looks at few places of the memory, which far apart
+    as they are would take most of its time.
+
+    The number of a pair is ``low * width + high``, counted from the first category; not all
+    numbers are labels then. Of another size it is the rank among all labels.
     """
 
     def __init__(self, first: int, width: int, size: int) -> None:
@@ -271,30 +281,28 @@ class _Dense(_Labels):
         self._first = first
         self._width = width
         self._size = size
-        self._order = array("I", range(self.capacity))
-        self._place = array("I", self._order)
+        if size == 2:
+            self._order = array("I")
+            self._place = array("I", bytes(4 * width * width))
+            for number in range(0, width * width, width + 1):
+                # The pairs with one low category, whose own number with itself this is.
+                highs = range(number + 1, (number // width + 1) * width)
+                start = len(self._order)
+                self._order.extend(highs)
+                self._place[highs.start : highs.stop] = array("I", range(start, start + len(highs)))
+        else:
+            self._order = array("I", range(self.capacity))
+            self._place = array("I", self._order)
         self._free = self.capacity
-        #: How many more levels block a rank than the one that took it out; None as long as no
-        #: rank is blocked twice, which the draws themselves never do.
+        #: How many more levels block a label than the one that took it out; None as long as no
+        #: label is blocked twice, which the draws themselves never do.
         self._more: Optional[array[int]] = None
-        #: 1 for each rank that levels in use block and :meth:`take` did not take, so that a draw
-        #: need not look at one more place of the memory.
-        self._held = bytearray(self.capacity)
+        #: 1 for each label that levels in use block and :meth:`take` did not take.
+        self._held = bytearray(len(self._place))
         #: Levels in use that block every label: told apart, or each would cost a full pass.
         self._block_all = 0
         self._numbers = _Numbers()
         self._powers = tuple(1 << first + number for number in range(width))
-        # Rank of the pair (a, b) is _row[a] + b, counted from the first category.
-        self._row = [
-            low * (2 * width - low - 1) // 2 - low - 1 for low in range(width if size == 2 else 0)
-        ]
-        self._pairs = array("I", self._encoded_pairs()) if size == 2 else None
-
-    def _encoded_pairs(self) -> Iterator[int]:
-        """Yield each pair in the order of ranks, the low category in the upper half word."""
-        for low in range(self._width):
-            for high in range(low + 1, self._width):
-                yield low << 16 | high
 
     @property
     def free(self) -> int:
@@ -311,19 +319,15 @@ class _Dense(_Labels):
         else:
             here = self._numbers.below(end)
         order = self._order
-        place = self._place
         self._free = end = end - 1
-        rank = order[here]
-        last = order[end]
-        order[here] = last
-        order[end] = rank
-        place[last] = here
-        place[rank] = end
-        if self._pairs is None:
-            return self._mask(rank)
-        pair = self._pairs[rank]
+        label = order[here]
+        order[here] = last = order[end]
+        self._place[last] = here
+        if self._size != 2:
+            return self._mask(label)
         powers = self._powers
-        return powers[pair >> 16] | powers[pair & 0xFFFF]
+        width = self._width
+        return powers[label // width] | powers[label % width]
 
     def give_back(self, mask: int) -> bool:
         categories = tuple(category - self._first for category in _bits(mask))
@@ -331,47 +335,58 @@ class _Dense(_Labels):
             categories[0] >= 0 and categories[-1] < self._width
         ):
             return False
-        rank = self._rank(categories)
-        if self._place[rank] < self._free or self._held[rank]:
+        label = self._number(categories)
+        if self._held[label] or self._is_free(label):
             return False
         # If levels in use block it too, it is theirs from now on.
-        self._held[rank] = 1
-        self._unblock_one(rank)
+        self._held[label] = 1
+        self._unblock_one(label)
         return True
 
     def taken(self) -> Iterator[int]:
-        for rank in self._order[self._free :]:
-            if not self._held[rank]:
-                yield self._mask(rank)
+        others = bytearray(self._held)
+        for label in self._order[: self._free]:
+            others[label] = 1
+        if self._size == 2:
+            for number in range(0, self._width * self._width, self._width + 1):
+                # What is no pair: a category with itself, or with a lower one.
+                start = number // self._width * self._width
+                others[start : number + 1] = b"\1" * (number + 1 - start)
+        label = others.find(0)
+        while label >= 0:
+            yield self._mask(label)
+            label = others.find(0, label + 1)
 
-    def _take_out(self, here: int, rank: int) -> None:
-        """Let the last free rank change places with the one that stands *here*."""
+    def _is_free(self, label: int) -> bool:
+        here = self._place[label]
+        return here < self._free and self._order[here] == label
+
+    def _take_out(self, label: int) -> None:
+        """Let the last free label take the place of a free one."""
+        here = self._place[label]
         self._free = end = self._free - 1
-        last = self._order[end]
-        self._order[here] = last
+        self._order[here] = last = self._order[end]
         self._place[last] = here
-        self._order[end] = rank
-        self._place[rank] = end
 
-    def _mask(self, rank: int) -> int:
-        if self._pairs is not None:
-            pair = self._pairs[rank]
-            return self._powers[pair >> 16] | self._powers[pair & 0xFFFF]
+    def _mask(self, label: int) -> int:
+        if self._size == 2:
+            low, high = divmod(label, self._width)
+            return self._powers[low] | self._powers[high]
         mask = 0
         low = 0
         for chosen in range(self._size, 0, -1):
             # Labels that start with the category low come before those that start higher.
-            while rank >= (count := comb(self._width - low - 1, chosen - 1)):
-                rank -= count
+            while label >= (count := comb(self._width - low - 1, chosen - 1)):
+                label -= count
                 low += 1
             mask |= 1 << low
             low += 1
         return mask << self._first
 
-    def _rank(self, categories: tuple[int, ...]) -> int:
-        """Return the rank of a label, given its categories counted from the first one."""
+    def _number(self, categories: tuple[int, ...]) -> int:
+        """Return the number of a label, given its categories counted from the first one."""
         if self._size == 2:
-            return self._row[categories[0]] + categories[1]
+            return categories[0] * self._width + categories[1]
         rank = 0
         previous = -1
         for place, category in enumerate(categories):
@@ -381,47 +396,45 @@ class _Dense(_Labels):
             previous = category
         return rank
 
-    def _ranks(self, mask: int, *, subsets: bool, supersets: bool) -> Iterator[int]:
-        """Yield the rank of every label that *mask* includes or that includes it."""
+    def _labels(self, mask: int, *, subsets: bool, supersets: bool) -> Iterator[int]:
+        """Yield the number of every label that *mask* includes or that includes it."""
         categories = [category - self._first for category in _bits(mask)]
         count = len(categories)
         if subsets and count >= self._size:
             for chosen in combinations(categories, self._size):
-                yield self._rank(chosen)
+                yield self._number(chosen)
         elif supersets and count <= self._size:
             others = [category for category in range(self._width) if category not in categories]
             for added in combinations(others, self._size - count):
-                yield self._rank(tuple(sorted((*categories, *added))))
+                yield self._number(tuple(sorted((*categories, *added))))
 
     def block(self, mask: int, *, subsets: bool, supersets: bool) -> None:
         if subsets and _count(mask) == self._width:
             self._block_all += 1
             return
-        for rank in self._ranks(mask, subsets=subsets, supersets=supersets):
-            here = self._place[rank]
-            if here < self._free:
-                self._take_out(here, rank)
-                self._held[rank] = 1
+        for label in self._labels(mask, subsets=subsets, supersets=supersets):
+            if self._is_free(label):
+                self._take_out(label)
+                self._held[label] = 1
                 continue
             if self._more is None:
-                self._more = array("I", bytes(4 * self.capacity))
-            self._more[rank] += 1
+                self._more = array("I", bytes(4 * len(self._place)))
+            self._more[label] += 1
 
     def unblock(self, mask: int, *, subsets: bool, supersets: bool) -> None:
         if subsets and _count(mask) == self._width:
             self._block_all -= 1
             return
-        for rank in self._ranks(mask, subsets=subsets, supersets=supersets):
-            self._unblock_one(rank)
+        for label in self._labels(mask, subsets=subsets, supersets=supersets):
+            self._unblock_one(label)
 
-    def _unblock_one(self, rank: int) -> None:
-        if self._more is not None and self._more[rank]:
-            self._more[rank] -= 1
+    def _unblock_one(self, label: int) -> None:
+        if self._more is not None and self._more[label]:
+            self._more[label] -= 1
             return
-        self._held[rank] = 0
-        here, first = self._place[rank], self._order[self._free]
-        self._order[here], self._place[first] = first, here
-        self._order[self._free], self._place[rank] = rank, self._free
+        self._held[label] = 0
+        self._order[self._free] = label
+        self._place[label] = self._free
         self._free += 1
 
 

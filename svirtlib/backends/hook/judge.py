@@ -167,7 +167,9 @@ def _way_out(guest: Guest, finding: Finding) -> str:
     if others:
         first += f"; or shut {others[0]} down and give that one another level"
     ignores = [f"--ignore={finding.rule}={name}" for name in finding.guests]
-    return f"{first}; to accept it, {command('svirt-label', 'hook', 'install', *ignores, '--apply')}"
+    return (
+        f"{first}; to accept it, {command('svirt-label', 'hook', 'install', *ignores, '--apply')}"
+    )
 
 
 def _others(guest: Guest, state: State, proc: str) -> tuple[Guest, list[Guest]]:
