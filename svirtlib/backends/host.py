@@ -11,6 +11,7 @@ from svirtlib.inventory import take_inventory
 from svirtlib.ports import Files, Processes, Progress
 
 if TYPE_CHECKING:
+    from svirtlib.backends.policyfacts import Opening
     from svirtlib.generate import DomainContexts
 
 __all__ = [
@@ -54,7 +55,7 @@ def read_documents(
         files=_files(enforced=False) if files else None,
         progress=progress,
     )
-    return _judged(_stored(inventory), policy, here=files or processes)
+    return _judged(_stored(inventory), _opening(policy, here=files or processes))
 
 
 def read_sosreport(path: str, *, policy: Union[str, bool] = False) -> Inventory:
@@ -82,7 +83,7 @@ def read_sosreport(path: str, *, policy: Union[str, bool] = False) -> Inventory:
             policy = report.policy() or False
     finally:
         report.close()
-    return _judged(inventory, policy, here=False)
+    return _judged(inventory, _opening(policy, here=False))
 
 
 def read_host(
@@ -121,6 +122,7 @@ def read_host(
             )
         look_at_files = source.is_local if files is None else files
         look_at_processes = source.is_local if processes is None else processes
+        opening = _opening(policy, here=source.is_local)
         # Where the mode is not known, the labels of processes and files still may be.
         labelled = source.is_local and _selinux.mode_of_host() is not Mode.DISABLED
         inventory = take_inventory(
@@ -131,7 +133,7 @@ def read_host(
             files=_files(enforced=labelled) if look_at_files else None,
             progress=progress,
         )
-        return _judged(_stored(inventory), policy, here=source.is_local)
+        return _judged(_stored(inventory), opening)
     finally:
         source.close()
 
@@ -143,9 +145,9 @@ def judged_by(inventory: Inventory, path: Optional[str]) -> Inventory:
         PolicyError: *path* is no policy.
         BackendError: *path* cannot be read, or there is no libsepol.
     """
-    from svirtlib.backends.policyfacts import with_policy
+    from svirtlib.backends.policyfacts import Opening, with_policy
 
-    return with_policy(inventory, path)
+    return with_policy(inventory, Opening(path))
 
 
 def _stored(inventory: Inventory) -> Inventory:
@@ -157,11 +159,21 @@ def _stored(inventory: Inventory) -> Inventory:
     return with_storage(inventory)
 
 
-def _judged(inventory: Inventory, policy: Union[str, bool], *, here: bool) -> Inventory:
-    """Ask the policy that is meant: a named one, or this machine's for its own guests alone."""
-    if isinstance(policy, str):
-        return judged_by(inventory, policy)
-    return judged_by(inventory, None) if policy and here else inventory
+def _opening(policy: Union[str, bool], *, here: bool) -> Optional[Opening]:
+    """Open the policy that is meant: a named one, or this machine's for its own guests alone."""
+    if not (isinstance(policy, str) or (policy and here)):
+        return None
+    from svirtlib.backends.policyfacts import Opening
+
+    return Opening(policy if isinstance(policy, str) else None)
+
+
+def _judged(inventory: Inventory, opening: Optional[Opening]) -> Inventory:
+    if opening is None:
+        return inventory
+    from svirtlib.backends.policyfacts import with_policy
+
+    return with_policy(inventory, opening)
 
 
 def read_pool(name: str, uri: Optional[str] = None) -> list[str]:

@@ -7,6 +7,7 @@ with are made up; what the policy makes of them holds for all that stand so.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from typing import Optional
 
@@ -36,20 +37,55 @@ _LEVELS = {
 }
 
 
-def with_policy(inventory: Inventory, path: Optional[str] = None) -> Inventory:
+class Opening:
+    """A policy that is being opened while something else is waited for.
+
+    Args:
+        path: the policy; None for that of this machine.
+    """
+
+    def __init__(self, path: Optional[str] = None) -> None:
+        self.path = path
+        self._policy: Optional[Policy] = None
+        self._error: Optional[Exception] = None
+        # libsepol takes its time to read it, and leaves the interpreter to others meanwhile.
+        self._thread = threading.Thread(target=self._open, daemon=True, name="policy")
+        self._thread.start()
+
+    def _open(self) -> None:
+        try:
+            self._policy = open_policy(self.path)
+        except Exception as error:  # noqa: BLE001 - whoever wants the policy judges it
+            self._error = error
+
+    def policy(self) -> Optional[Policy]:
+        """Return the policy, or None if none was given and this host has none.
+
+        Raises:
+            PolicyError: :attr:`path` is no policy.
+            BackendError: the policy cannot be read, or there is no libsepol.
+        """
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._policy
+
+
+def with_policy(inventory: Inventory, opening: Opening) -> Inventory:
     """Return the inventory with what a policy says of it.
 
     Args:
         inventory: what was found.
-        path: the policy; None for that of this machine. Without any, the inventory stays as it
-            is; one that is there and cannot be read becomes something unreadable in it.
+        opening: the policy. Without any, the inventory stays as it is; one of this machine
+            that is there and cannot be read becomes something unreadable in it.
 
     Raises:
-        PolicyError: *path* is no policy.
-        BackendError: *path* cannot be read, or there is no libsepol.
+        PolicyError: the named policy is none.
+        BackendError: the named policy cannot be read, or there is no libsepol.
     """
+    path = opening.path
     try:
-        policy = open_policy(path)
+        policy = opening.policy()
     except BackendError as error:
         if path is not None:
             raise

@@ -10,7 +10,7 @@ from smallpolicy import compile_policy
 from xmlmaker import context, device_label, disk, guest, image_context
 
 from svirtlib.backends import policy as policies
-from svirtlib.backends.policyfacts import with_policy
+from svirtlib.backends.policyfacts import Opening, with_policy
 from svirtlib.guests import BooleanState, FileLabel, Inventory
 
 ONLY = [
@@ -177,7 +177,7 @@ def test_a_policy_of_the_host_that_cannot_be_read_is_a_gap(monkeypatch, tmp_path
     broken = tmp_path / "policy"
     broken.write_bytes(b"cut")
     monkeypatch.setattr(policies, "LOADED", str(broken))
-    found = with_policy(Inventory())
+    found = with_policy(Inventory(), Opening())
     assert found.policy is None
     assert [gap.what for gap in found.unreadable] == ["policy"]
     assert str(broken) in found.unreadable[0].reason
@@ -189,7 +189,9 @@ def test_booleans_are_those_of_the_named_policy(mcs):
         FileLabel(f"/{kind}", f"file {kind}", None, labelable=False, filesystem=kind)
         for kind in ("nfs4", "cifs", "ext4")
     )
-    found = with_policy(Inventory(files=files, booleans=(BooleanState("old", True),)), str(mcs))
+    found = with_policy(
+        Inventory(files=files, booleans=(BooleanState("old", True),)), Opening(str(mcs))
+    )
     assert [(one.name, one.active) for one in found.booleans] == [
         ("virt_use_nfs", False),
         ("virt_use_samba", None),
