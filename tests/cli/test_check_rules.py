@@ -1239,7 +1239,8 @@ def test_files_of_a_healthy_host(images):
     # The label of b's image is set by hand in another spelling: the same set, no drift.
     assert outcome.told == [("label-not-canonical", ["b"], [])]
     assert outcome.unjudged == []
-    assert {entry["rule"] for entry in outcome.report["not_run"]} == {
+    # Whether this machine has a policy to ask about permissive types is not what is tested.
+    assert {entry["rule"] for entry in outcome.report["not_run"]} - {"guest-permissive"} == {
         "host-not-enforcing",
         "process-label-drift",
     }
