@@ -138,17 +138,14 @@ def effective_console(
     password = (graphics.password or conf.secret(f"{kind}_password")) is not None
     password = password or graphics.password_hint
     tcp = exposure not in (Exposure.NONE, Exposure.SOCKET)
-    common: dict[str, object] = {
-        "type": kind,
-        "exposure": exposure,
-        "where": where,
-        "password": password,
-    }
     source = f"{graphics.type} console in the XML, {conf.source}"
     if kind == "vnc":
         tls = conf.flag("vnc_tls")
         return Console(
-            **common,  # type: ignore[arg-type]  # a dict of several types
+            type=kind,
+            exposure=exposure,
+            where=where,
+            password=password,
             sasl=conf.flag("vnc_sasl"),
             tls=tls,
             verify_peer=tls
@@ -167,9 +164,12 @@ def effective_console(
         plain, tls, refused = _spice_ports(graphics, conf, running=running)
         if not plain and not tls and not refused:
             # Without any port libvirt gives the console none, and takes back "address".
-            common["exposure"], tcp = Exposure.NONE, False
+            exposure, tcp = Exposure.NONE, False
     return Console(
-        **common,  # type: ignore[arg-type]  # a dict of several types
+        type=kind,
+        exposure=exposure,
+        where=where,
+        password=password,
         sasl=conf.flag("spice_sasl"),
         tls=tls,
         plain=plain,

@@ -12,11 +12,13 @@ import pytest
 
 HERE = Path(__file__).resolve().parent
 
+#: Test files, of each way not to run or not to pass. They are run below, in a folder of their own:
+#: nothing here is skipped, and nothing here is expected to fail.
 TESTS = {
     "call": "def test_it(require): require(False, 'reason one')",
     "mark": "import pytest\n@pytest.mark.skip(reason='reason two')\ndef test_it(): pass",
     "module": "from needs import require\nrequire(False, 'reason three')\ndef test_it(): pass",
-    "xfail": "import pytest\n@pytest.mark.xfail\ndef test_it(): assert False",
+    "xfail": "import pytest\n@pytest.mark.xfail(reason='four')\ndef test_it(): assert False",
     "slow": "import pytest\n@pytest.mark.slow\ndef test_it(): assert False",
     "plain": "def test_it(): pass",
 }

@@ -158,23 +158,23 @@ class LibvirtGuests:
         """
         if self._gone is not None:
             raise self._gone
-        answers: queue.SimpleQueue[tuple[Optional[_T], Optional[BaseException]]]
-        answers = queue.SimpleQueue()
+        # An answer stands in a tuple: it may be anything, None or an exception too.
+        answers: queue.SimpleQueue[Union[tuple[_T], Exception]] = queue.SimpleQueue()
 
         def work() -> None:
             try:
-                answers.put((function(*arguments), None))
+                answers.put((function(*arguments),))
             except Exception as error:  # noqa: BLE001 - whoever asked judges it
-                answers.put((None, error))
+                answers.put(error)
 
         threading.Thread(target=work, daemon=True, name=f"libvirt {what}").start()
         try:
-            answer, error = _wait(answers, limit or self._timeout)
+            answer = _wait(answers, limit or self._timeout)
         except queue.Empty:
             raise self._given_up(what) from None
-        if error is not None:
-            raise self._translated(what, error) from None
-        return answer  # type: ignore[return-value]  # None is an answer like any other
+        if isinstance(answer, Exception):
+            raise self._translated(what, answer) from None
+        return answer[0]
 
     def _try(self, what: str, function: Callable[..., _T]) -> Optional[_T]:
         """Call libvirt; a failure is reported with the inventory.

@@ -25,7 +25,16 @@ from typing import Any, Callable, NoReturn, Optional, Protocol, Union
 
 from svirtlib.backends.filecontexts import FileContexts
 from svirtlib.backends.inuse import Users
-from svirtlib.backends.walk import LABEL, Descent, Folder, Share, Walk, kind_of, unreadable
+from svirtlib.backends.walk import (
+    LABEL,
+    Descent,
+    Folder,
+    Share,
+    Walk,
+    attribute,
+    kind_of,
+    unreadable,
+)
 from svirtlib.errors import BackendError, BackendPermissionError, BackendUnavailableError
 from svirtlib.guests import Unreadable
 from svirtlib.storage import Change, FileKept, Verdict, belongs_elsewhere, decide
@@ -208,7 +217,7 @@ class Relabelling:
         try:
             # Where one file differs, its neighbours will: then hold first, and look once.
             if not self._changing:
-                old = _attribute(f"{self._links}{parent}/".encode() + name, follow=False)
+                old = attribute(f"{self._links}{parent}/".encode() + name, LABEL, follow=False)
                 if self._decided(old, wanted)[0] is not Verdict.CHANGE:
                     self._stays(path, old, wanted)
                     return
@@ -218,7 +227,7 @@ class Relabelling:
                 # What came in its place was not asked for.
                 return
             link = f"{self._links}{descriptor}"
-            old = _attribute(link)
+            old = attribute(link, LABEL)
             known = self._decisions.get((old, wanted))
             verdict, new = self._decided(old, wanted) if known is None else known
             self._changing = verdict is Verdict.CHANGE
@@ -266,7 +275,7 @@ class Relabelling:
             return None
         # One question for all names is cheaper than one for a name that is hardly ever there.
         if REFERENCES in os.listxattr(link):
-            count = _attribute(link, REFERENCES)
+            count = attribute(link, REFERENCES)
             return (
                 f"libvirt counts {_text(count)!a} users of it; if that is a leftover, "
                 f"'svirt-label image restore' mends it"
@@ -361,7 +370,7 @@ class Relabelling:
                 if users:
                     self._keep(path, old, users[0])
                     return
-            if _attribute(link) != old:
+            if attribute(link, LABEL) != old:
                 # A guest may have started with it meanwhile.
                 self._keep(path, old, "its label was changed meanwhile")
                 return
@@ -521,15 +530,6 @@ class Relabelling:
         self.left_out += left_out
         error: Optional[BaseException] = failure
         return error
-
-
-def _attribute(path: object, name: str = LABEL, *, follow: bool = True) -> Optional[bytes]:
-    try:
-        return os.getxattr(path, name, follow_symlinks=follow)  # type: ignore[arg-type]
-    except OSError as error:
-        if error.errno == errno.ENODATA:
-            return None
-        raise
 
 
 def _text(label: Optional[bytes]) -> Optional[str]:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable, Optional, TypeVar
 
 from harness import duration
 
@@ -27,6 +27,8 @@ from svirtlib.backends import store
 from svirtlib.registry import Wish
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
+
+_Result = TypeVar("_Result")
 
 CAPACITY = 523_776
 FILLS = (0.0, 0.5, 0.9, 0.99, 0.999)
@@ -56,12 +58,10 @@ class DrawAndRetry:
         self._used.remove(text)
 
 
-def seconds_per_call(call: Callable[[], object], count: int) -> tuple[float, list[object]]:
-    results: list[object] = [None] * count
+def seconds_per_call(call: Callable[[], _Result], count: int) -> tuple[float, list[_Result]]:
     gc.disable()
     start = time.perf_counter()
-    for number in range(count):
-        results[number] = call()
+    results = [call() for _ in range(count)]
     taken = (time.perf_counter() - start) / count
     gc.enable()
     return taken, results
@@ -99,12 +99,12 @@ class AtFill:
             taken, levels = seconds_per_call(self.allocator.allocate, self.count)
             batches.append(taken)
             for level in levels:
-                self.allocator.release(level)  # type: ignore[arg-type]
+                self.allocator.release(level)
         self.times["svirtlib"].append(statistics.mean(batches))
         taken, texts = seconds_per_call(self.python.allocate, self.slow)
         self.times["Python"].append(taken)
         for text in texts:
-            self.python.release(str(text))
+            self.python.release(text)
         if program is not None:
             command = [str(program), str(self.used), str(self.slow), "1"]
             done = subprocess.run(command, check=True, capture_output=True, text=True)

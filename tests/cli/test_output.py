@@ -6,12 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_under_standard_output_is_no_bug_of_ours() -> None:
+def test_a_full_disk_under_standard_output_is_no_bug_of_ours(require) -> None:
     """Exit status 4 with a message, where Python itself would end with 120 or a traceback."""
+    require(Path("/dev/full").exists(), "no /dev/full")
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(
             [sys.executable, "-m", "svirtlib.cli", "explain", "s0:c1,c2"],

@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Optional, Union
 
 from checkrun import Outcome, run
 from needs import require, require_module, require_program
@@ -23,6 +24,8 @@ from needs import require, require_module, require_program
 __all__ = ["IMAGE", "LABEL", "Root", "label_of", "make_template", "set_label"]
 
 LABEL = "security.selinux"
+
+AnyPath = Union[str, bytes, Path]
 IMAGE = "system_u:object_r:virt_image_t:s0"
 
 _STORE = Path("/var/lib/selinux/default")
@@ -105,14 +108,14 @@ def _rules(path: Path) -> list[str]:
     return [" ".join(words) for words in lines if words and not words[0].startswith("#")]
 
 
-def label_of(path: object) -> object:
+def label_of(path: AnyPath) -> Optional[bytes]:
     """The label of a file as it is kept, or None."""
     try:
-        return os.getxattr(path, LABEL, follow_symlinks=False)  # type: ignore[arg-type]
+        return os.getxattr(path, LABEL, follow_symlinks=False)
     except OSError:
         return None
 
 
-def set_label(path: object, context: str) -> None:
+def set_label(path: AnyPath, context: str) -> None:
     """Give a file a label."""
-    os.setxattr(path, LABEL, context.encode() + b"\0", follow_symlinks=False)  # type: ignore[arg-type]
+    os.setxattr(path, LABEL, context.encode() + b"\0", follow_symlinks=False)

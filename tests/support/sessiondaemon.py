@@ -118,7 +118,7 @@ class SessionDaemon:
         settings.mkdir()
         # Else a virtlogd is left behind by the first guest that starts.
         (settings / "qemu.conf").write_text('stdio_handler = "file"\n')
-        self._become = {}
+        self._become: dict[str, Any] = {}
         if os.geteuid() == 0:
             self._become = {"user": NOBODY, "group": NOBODY, "extra_groups": []}
             base.chmod(0o755)
@@ -132,7 +132,7 @@ class SessionDaemon:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            **self._become,  # type: ignore[call-overload]
+            **self._become,
         )
         cleanup.callback(self._stop, process)
         self.pid = process.pid
