@@ -207,7 +207,7 @@ def _unjudged(options: argparse.Namespace, reason: str) -> int:
     stopped = options.fail == "closed"
     text = f"the guest could not be judged: {reason}; it {'may not' if stopped else 'may'} start"
     tell(f"svirt-label: {printable(text)}\n")
-    journal.tell(text, journal.ERR, VERB="hook", VERDICT=options.fail)
+    journal.tell(text, journal.ERR, kind=journal.UNJUDGED, VERB="hook", VERDICT=options.fail)
     return _VDSM_STOP if stopped else _VDSM_FAILED
 
 

@@ -6,7 +6,10 @@ import os
 
 import hypothesis
 import pytest
+from journald import Journald
 from needs import require as _require
+
+from svirtlib.backends import journal
 
 STRICT = os.environ.get("SVIRT_TEST_STRICT") == "1"
 HYPOTHESIS_PROFILE = os.environ.get("SVIRT_HYPOTHESIS", "fast")
@@ -31,6 +34,22 @@ hypothesis.settings.load_profile(HYPOTHESIS_PROFILE)
 def require():
     """Skip the test, with a reason, unless a condition holds (see support/needs.py)."""
     return _require
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_journal(tmp_path_factory):
+    """Keep what tests do out of this machine's journal."""
+    nowhere = tmp_path_factory.mktemp("journal")
+    journal.SOCKET, journal.LOG = str(nowhere / "socket"), str(nowhere / "log")
+
+
+@pytest.fixture
+def journald(tmp_path_factory, monkeypatch):
+    """What listens where svirt-label tells the journal of its changes."""
+    listener = Journald(tmp_path_factory.mktemp("journald"))
+    monkeypatch.setattr(journal, "SOCKET", str(listener.path))
+    yield listener
+    listener.close()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -29,7 +29,7 @@ import sqlite3
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 import sqlalchemy as sa
@@ -37,6 +37,7 @@ from sqlalchemy import event, exc
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool
 
+from svirtlib.backends import journal
 from svirtlib.errors import (
     AllocationError,
     BackendDataError,
@@ -202,8 +203,10 @@ class SqlRegistry:
     ) -> list[Reservation]:
         """Reserve levels; see :meth:`svirtlib.registry.Registry.allocate`."""
         check_count(wish, count, owner)
+        held: Optional[Reservation] = None
 
         def work(connection: Any) -> Optional[list[Reservation]]:
+            nonlocal held
             if owner is not None:
                 held = self._held_by(connection, owner)
                 if held is not None:
@@ -238,6 +241,8 @@ class SqlRegistry:
             result = self._run(work, _ALONE, repeatable=repeatable)
         if result is None:
             raise AssertionError("who is alone decides")
+        if result != [held]:
+            self._announce("allocate", "reserved", result)
         return result
 
     def reserve(
@@ -255,8 +260,10 @@ class SqlRegistry:
                 f"level {level} has no categories: every guest reaches what has it, and no "
                 f"reservation keeps it apart"
             )
+        held: Optional[Reservation] = None
 
         def work(connection: Any) -> Reservation:
+            nonlocal held
             if owner is not None:
                 held = self._held_by(connection, owner)
                 if held is not None and held.level == level:
@@ -274,7 +281,10 @@ class SqlRegistry:
                 raise AllocationError(f"level {level} cannot be reserved: {found}")
             return self._insert(connection, [level], owner, name, purpose, lease)[0]
 
-        return self._run(work, _ALONE, repeatable=owner is not None)
+        result = self._run(work, _ALONE, repeatable=owner is not None)
+        if result != held:
+            self._announce("reserve", "reserved", [result])
+        return result
 
     def release(self, *, level: Optional[Level] = None, owner: Optional[str] = None) -> Reservation:
         """End a reservation; see :meth:`svirtlib.registry.Registry.release`."""
@@ -296,7 +306,9 @@ class SqlRegistry:
             self._drop(connection, [reservation])
             return reservation
 
-        return self._run(work, _SHARED)
+        result = self._run(work, _SHARED)
+        self._announce("release", "released", [result])
+        return result
 
     def reservations(self) -> list[Reservation]:
         """Return all reservations; see :meth:`svirtlib.registry.Registry.reservations`."""
@@ -336,7 +348,18 @@ class SqlRegistry:
                     connection.execute(sa.insert(_OBSERVATION), rows)
             return list(_contradictions(seen.values(), reserved))
 
-        return self._run(work, _READ if dry_run else _ALONE, repeatable=True)
+        result = self._run(work, _READ if dry_run else _ALONE, repeatable=True)
+        if not dry_run:
+            # Each call notes what is in use anew; of this there is much, and little to look for.
+            journal.changed(
+                f"noted {len(seen)} levels in use on {self.host}",
+                "sync",
+                priority=journal.INFO,
+                LEVELS=len(seen),
+                DOMAIN=self.domain,
+                HOST=self.host,
+            )
+        return result
 
     def collect(
         self, owners: Optional[Collection[str]], *, grace: int, dry_run: bool = False
@@ -349,7 +372,25 @@ class SqlRegistry:
                 self._drop(connection, dropped)
             return dropped
 
-        return self._run(work, _READ if dry_run else _ALONE, repeatable=True)
+        result = self._run(work, _READ if dry_run else _ALONE, repeatable=True)
+        if result and not dry_run:
+            self._announce("gc", "dropped", result)
+        return result
+
+    def _announce(self, verb: str, done: str, reservations: Sequence[Reservation]) -> None:
+        """Tell the journal of reservations that were made or ended."""
+        levels = [str(reservation.level) for reservation in reservations]
+        more = f" and {len(levels) - 10} more" if len(levels) > 10 else ""
+        journal.changed(
+            f"{done} {', '.join(levels[:10])}{more} in the domain {self.domain}",
+            verb,
+            LEVEL=levels,
+            LEVELS=len(levels),
+            DOMAIN=self.domain,
+            HOST=self.host,
+            GUEST=_told(reservation.name for reservation in reservations),
+            UUID=_told(reservation.owner for reservation in reservations),
+        )
 
     # What the transactions consist of.
 
@@ -631,6 +672,11 @@ def _contradictions(
             f"{entry.level} is reserved for {reservation.name or reservation.owner}, and "
             f"{entry.what} has it"
         )
+
+
+def _told(texts: Iterable[Optional[str]]) -> list[str]:
+    """Return texts without those that are missing, each once."""
+    return list(dict.fromkeys(text for text in texts if text))
 
 
 def _row(reservation: Reservation) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from attr import frozen
 
+from svirtlib.backends import journal
 from svirtlib.backends.output import read_file, write_bytes
 from svirtlib.consolerules import FILES, MAX_BYTES, ConsoleUser, parse_map
 from svirtlib.errors import (
@@ -182,6 +183,7 @@ def install(texts: dict[str, str], root: str, *, dry_run: bool) -> tuple[Change,
         except OSError as error:
             raise BackendPermissionError(f"{place}: {error.strerror}; run as root") from None
         write_bytes(place, data, mode=mode)
+        _announce(f"wrote {place}", place, "create" if present is None else "replace")
     return tuple(changes)
 
 
@@ -205,7 +207,12 @@ def remove(root: str, *, dry_run: bool) -> tuple[Change, ...]:
                 os.unlink(place)
             except OSError as error:
                 raise BackendPermissionError(f"{place}: {error.strerror}; run as root") from None
+            _announce(f"removed {place}", place, "remove")
     return tuple(changes)
+
+
+def _announce(message: str, place: str, change: str) -> None:
+    journal.changed(message, "console-rules", PATH=place, CHANGE=change)
 
 
 def _place(root: str, path: str) -> str:

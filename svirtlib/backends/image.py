@@ -20,6 +20,7 @@ from typing import Optional
 
 from attr import frozen
 
+from svirtlib.backends import journal as log
 from svirtlib.backends.changes import AttributesRecord, Journal, Journals
 from svirtlib.backends.filecontexts import FileContexts
 from svirtlib.backends.inuse import Users, find_users
@@ -221,6 +222,14 @@ def _mend(
     except (SvirtError, OSError, KeyboardInterrupt) as error:
         if journal is None or journal.empty():
             raise
+        log.changed(
+            f"mended {done} of {len(names)} images, and stopped: {error}",
+            "image restore",
+            done=False,
+            ID=journal.header.ident,
+            PATH=names,
+            ROOT=walk.root,
+        )
         raise PartialChangeError(
             done=f"{done} of {len(names)} images were mended",
             reason=str(error) or "interrupted",
@@ -283,6 +292,15 @@ def _mend_one(
     except OSError as error:
         kind = BackendPermissionError if isinstance(error, PermissionError) else BackendError
         raise kind(f"{mended.state.path!a}: cannot be mended: {error.strerror}") from None
+    log.changed(
+        f"mended {mended.state.path}",
+        "image restore",
+        ID=journal.header.ident,
+        PATH=mended.state.path,
+        ROOT=walk.root,
+        LABEL=mended.label or "",
+        ATTRIBUTES=mended.removed,
+    )
     return Mended(mended.state, mended.label, mended.owner, mended.removed, done=True)
 
 

@@ -19,6 +19,7 @@ from typing import Callable, Optional
 
 from attr import evolve, frozen
 
+from svirtlib.backends import journal as log
 from svirtlib.backends import policycheck
 from svirtlib.backends.changes import (
     AttributesRecord,
@@ -619,6 +620,7 @@ def apply(
             ident = recorder.ident
             if ident is None:
                 raise
+            _announce_apply(request, ident, rules, changed, stopped=str(error) or "interrupted")
             raise PartialChangeError(
                 done=f"{_several(rules, 'rule')} and {_several(changed, 'label')} were changed",
                 reason=str(error) or "interrupted",
@@ -636,6 +638,8 @@ def apply(
         for target in made.targets
         if target.advice is not None and not target.satisfied
     )
+    if ident is not None:
+        _announce_apply(request, ident, rules, work.changed)
     made = _filled(made, work)
     return Outcome(
         plan=evolve(made, unreadable=made.unreadable + useless),
@@ -644,6 +648,22 @@ def apply(
         changes=tuple(work.changes),
         ident=ident,
         resumed=recorder.resumed,
+    )
+
+
+def _announce_apply(
+    request: Request, ident: str, rules: int, labels: int, *, stopped: Optional[str] = None
+) -> None:
+    log.changed(
+        f"changed {_several(rules, 'rule')} and {_several(labels, 'label')} of "
+        f"{', '.join(request.paths)}{'' if stopped is None else f', and stopped: {stopped}'}",
+        "storage apply",
+        done=stopped is None,
+        ID=ident,
+        PATH=request.paths,
+        ROOT=os.path.abspath(request.root),
+        RULES=rules,
+        FILES=labels,
     )
 
 
@@ -727,14 +747,20 @@ def _write_rules(made: Plan, request: Request, recorder: _Recorder) -> int:
     keys = list(dict.fromkeys([*differ, *again]))
     if not keys:
         return 0
+    wanted = tuple(LocalRule(*key, after[key]) for key in keys)
     recorder.rules(
-        RuleRecord(
-            policy,
-            tuple(LocalRule(*key, held.get(key)) for key in keys),
-            tuple(LocalRule(*key, after[key]) for key in keys),
-        )
+        RuleRecord(policy, tuple(LocalRule(*key, held.get(key)) for key in keys), wanted)
     )
-    store.change([LocalRule(*key, after[key]) for key in keys], again=bool(again))
+    store.change(wanted, again=bool(again))
+    # Now, for what comes next may be cut off.
+    log.changed(
+        f"wrote {_several(len(keys), 'file-context rule')}",
+        "storage apply",
+        ID=recorder.ident or "",
+        ROOT=os.path.abspath(request.root),
+        FCONTEXT=[f"{rule.pattern} {rule.kind} {rule.context}" for rule in wanted],
+        RULES=len(keys),
+    )
     return len(keys)
 
 
@@ -815,9 +841,11 @@ def undo(
                 work.put_rules_back(journal.header.root)
                 if not work.kept_count:
                     journal.state("undone")
+                _announce_undo(journal.header, work)
             except (SvirtError, OSError, KeyboardInterrupt) as error:
                 if isinstance(error, SvirtError) and not work.files and not work.rules:
                     raise
+                _announce_undo(journal.header, work, stopped=str(error) or "interrupted")
                 raise PartialChangeError(
                     done=(
                         f"{_several(work.files, 'file')} and {_several(work.rules, 'rule')} were "
@@ -836,6 +864,24 @@ def undo(
         )
     finally:
         journal.close()
+
+
+def _announce_undo(header: JournalHeader, work: _Undoing, *, stopped: Optional[str] = None) -> None:
+    if not (work.rules or work.files):
+        return
+    kept = f"; {work.kept_count} stay as they are" if work.kept_count else ""
+    log.changed(
+        f"put back {_several(work.rules, 'rule')} and {_several(work.files, 'file')} of "
+        f"{header.ident}{kept}{'' if stopped is None else f', and stopped: {stopped}'}",
+        "storage undo",
+        done=stopped is None and not work.kept_count,
+        ID=header.ident,
+        PATH=header.paths,
+        ROOT=header.root,
+        RULES=work.rules,
+        FILES=work.files,
+        KEPT=work.kept_count,
+    )
 
 
 class _Undoing:

@@ -60,7 +60,7 @@ def _judge(root, top):
     return [line for line in done.stdout.splitlines() if "Would relabel" in line]
 
 
-def test_a_rule_and_labels_there_and_back(root):
+def test_a_rule_and_labels_there_and_back(root, journald):
     root.fill("/virtstorage/a.img", "/virtstorage/sub/b c.img", "/virtstorage/\udcffü.img")
     os.symlink("/etc/passwd", root.path("/virtstorage/link"))
     os.mkfifo(root.path("/virtstorage/pipe"))
@@ -74,6 +74,7 @@ def test_a_rule_and_labels_there_and_back(root):
     assert planned.report["files"] == {"checked": 7, "to_change": 7, "kept": 0}
     assert root.labels("/virtstorage") == before
     assert not root.journal.exists()
+    assert journald.told() == []
 
     applied = root.run("--format", "json", "storage", "apply", "/virtstorage")
     assert applied.code == 0
@@ -83,15 +84,22 @@ def test_a_rule_and_labels_there_and_back(root):
     assert root.local_rules() == root.stored_rules() == [f"/virtstorage(/.*)? {IMAGE}"]
     assert set(root.labels("/virtstorage").values()) == {NEW}
     assert _judge(root, "/virtstorage") == []
+    rules, labels = journald.told()
+    assert rules["SVIRT_FCONTEXT"] == [f"/virtstorage(/.*)? a {IMAGE}".encode()]
+    assert labels["SVIRT_FILES"] == [b"7"]
+    assert labels["SVIRT_PATH"] == [b"/virtstorage"]
+    assert rules["SVIRT_ID"] == labels["SVIRT_ID"] == [applied.report["id"].encode()]
 
     again = root.run("storage", "apply", "/virtstorage")
     assert again.code == 0
     assert "nothing was to be done" in again.out
+    assert journald.told() == []
     assert root.run("storage", "plan", "/virtstorage", "--exit-code").code == 0
     assert len(list(root.journal.glob("*.journal"))) == 1
 
     undone = root.run("storage", "undo")
     assert undone.code == 0
+    assert [message["SVIRT_OUTCOME"] for message in journald.told()] == [[b"done"]]
     assert root.labels("/virtstorage") == before
     assert root.local_rules() == root.stored_rules() == []
     assert root.run("storage", "undo").code == 2

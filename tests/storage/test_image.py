@@ -61,7 +61,7 @@ def _restore(root, *words):
 
 @pytest.mark.root
 class TestRestore:
-    def test_mends_and_is_undone(self, leaked):
+    def test_mends_and_is_undone(self, leaked, journald):
         path = leaked.path(f"{IMAGES}/a.img")
         before, owner = _attributes(path), (path.stat().st_uid, path.stat().st_gid)
 
@@ -70,17 +70,24 @@ class TestRestore:
         assert told["new_label"] == IMAGE
         assert _attributes(path) == before
 
+        assert journald.told() == []
         done, told = _restore(leaked)
         assert done.code == 0
         assert told["done"]
+        (message,) = journald.told()
+        assert message["SVIRT_VERB"] == [b"image restore"]
+        assert message["SVIRT_LABEL"] == [IMAGE.encode()]
+        assert b"trusted.libvirt.security.ref_selinux" in message["SVIRT_ATTRIBUTES"]
         assert _attributes(path) == {"security.selinux": IMAGE.encode() + b"\0"}
         assert (path.stat().st_uid, path.stat().st_gid) == (107, 108)
 
         again, told = _restore(leaked)
         assert again.code == 0
         assert not told["done"]
+        assert journald.told() == []
 
         assert leaked.run("storage", "undo").code == 0
+        assert journald.told()[0]["SVIRT_FILES"] == [b"1"]
         assert _attributes(path) == before
         assert (path.stat().st_uid, path.stat().st_gid) == owner
 

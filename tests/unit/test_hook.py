@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import stat
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 from xmlmaker import context, disk, guest, image_context, uuid_of
 
 from svirtlib import Level
-from svirtlib.backends import journal
 from svirtlib.backends.hook import quick
 from svirtlib.backends.hook.judge import judge_document
 from svirtlib.backends.hook.state import State
@@ -476,21 +474,6 @@ def test_the_installed_file_runs(tmp_path):
             timeout=60,
         )
         assert (done.returncode, done.stdout) == (code, b""), done.stderr
-
-
-# The journal.
-
-
-def test_messages_reach_the_journal_with_their_fields(tmp_path):
-    path = tmp_path / "journal"
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(path))
-        assert journal.tell("one\ntwo", journal.ERR, socket=str(path), GUEST="a\nSVIRT_GUEST=b")
-        data = listener.recv(65536)
-    assert b"MESSAGE\n\x07\0\0\0\0\0\0\0one\ntwo\n" in data
-    assert b"PRIORITY\n\x01\0\0\0\0\0\0\x003\n" in data
-    # A line in a name forges no field.
-    assert b"SVIRT_GUEST\n\x0f\0\0\0\0\0\0\0a\nSVIRT_GUEST=b\n" in data
 
 
 # vdsm and KubeVirt.

@@ -149,7 +149,7 @@ def remove(plan: Plan) -> None:
 
 
 def _announce(message: str, plan: Plan) -> None:
-    journal.tell(message, VERB="hook", PATH=plan.path, CHANGE=plan.change, LABEL=plan.context or "")
+    journal.changed(message, "hook", PATH=plan.path, CHANGE=plan.change, LABEL=plan.context or "")
 
 
 def _below(root: str, path: str) -> str:

@@ -262,6 +262,7 @@ def _log(guest: Guest, phase: str, verdict: Verdict, socket: str) -> None:
             f"guest {guest.name}, {phase}: {finding.message} [{finding.rule}]"
             + ("; it was kept from running" if stops else f"; {finding.remedy}"),
             journal.ERR if finding.rule in STOPPING else journal.WARNING,
+            kind=journal.STOPPED if stops else journal.NOTE,
             socket=socket,
             VERB="hook",
             GUEST=guest.name,

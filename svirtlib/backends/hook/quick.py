@@ -118,7 +118,7 @@ def main(arguments: "Sequence[str]", settings: "Optional[Settings]" = None) -> i
     fields = {"GUEST": guest, "PHASE": phase}
     if code == _WELL:
         if said:
-            _tell(said, journal.WARNING, settings, VERDICT="pass", **fields)
+            _tell(said, journal.WARNING, journal.NOTE, settings, VERDICT="pass", **fields)
         return 0
     stops = phase in BLOCKING
     if code == _OBJECTION:
@@ -135,7 +135,8 @@ def main(arguments: "Sequence[str]", settings: "Optional[Settings]" = None) -> i
     else:
         outcome = "this phase goes on in any case"
     text = f"guest {guest!r}, {phase or 'no phase'}: not judged: {said}; {outcome}"
-    _tell(text, journal.ERR, settings, VERDICT="closed" if fails else "open", **fields)
+    verdict = "closed" if fails else "open"
+    _tell(text, journal.ERR, journal.UNJUDGED, settings, VERDICT=verdict, **fields)
     _say(f"svirt-label: {text}\n")
     return int(fails)
 
@@ -154,8 +155,8 @@ def _say(text: str) -> None:
         return
 
 
-def _tell(message: str, priority: int, settings: Settings, **fields: str) -> None:
-    journal.tell(message, priority, socket=settings.journal, VERB="hook", **fields)
+def _tell(message: str, priority: int, kind: str, settings: Settings, **fields: str) -> None:
+    journal.tell(message, priority, kind=kind, socket=settings.journal, VERB="hook", **fields)
 
 
 def _supervise(arguments: "Sequence[str]", settings: Settings) -> "tuple[int, str]":
