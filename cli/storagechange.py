@@ -330,7 +330,7 @@ _STATES = {"open": "stopped part way", "done": "done", "undone": "undone"}
 
 def _request(options: argparse.Namespace) -> Request:
     from svirtlib.backends.storage import Request
-    from svirtlib.storage import Purpose
+    from svirtlib.storagetypes import Purpose
 
     paths = list(options.paths)
     if options.pool:
@@ -457,7 +457,7 @@ def _plan_document(made: Plan, request: Request, gaps: Sequence[str]) -> dict[st
 
 
 def _rule_document(target: Target) -> dict[str, object]:
-    from svirtlib.storage import shown
+    from svirtlib.storagepaths import shown
 
     rule = target.rule
     return {
@@ -484,7 +484,8 @@ def _rule_document(target: Target) -> dict[str, object]:
 
 
 def _plan_text(made: Plan, request: Request, verb: str) -> Iterator[str]:
-    from svirtlib.storage import shell_commands, shown
+    from svirtlib.storage import shell_commands
+    from svirtlib.storagepaths import shown
 
     for target in made.targets:
         rule = target.rule

@@ -186,7 +186,7 @@ def _text(result: Verification, options: argparse.Namespace) -> Iterator[str]:
 
 
 def _remedy(options: argparse.Namespace) -> str:
-    from svirtlib.storage import system_path
+    from svirtlib.storagepaths import system_path
 
     if any(system_path(os.fsencode(path)) for path in options.paths):
         # apply leaves the system's own files to the system's own tool.

@@ -8,14 +8,18 @@ inventory, so that it reaches the report and the exit status.
 from __future__ import annotations
 
 import enum
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from attr import frozen
 
-from svirtlib.access import PolicyFacts
-from svirtlib.devices import Devices
 from svirtlib.seclabel import DeviceSeclabel, Seclabel
-from svirtlib.validation import Problem
+
+# Values that most inventories have none of; to make their classes takes longer than all else
+# that the start of a check does.
+if TYPE_CHECKING:
+    from svirtlib.access import PolicyFacts
+    from svirtlib.devices import Devices
+    from svirtlib.validation import Problem
 
 __all__ = [
     "BooleanState",

@@ -65,9 +65,18 @@ def load_snapshot(data: bytes, source: str) -> Inventory:
 
 @lru_cache(maxsize=1)
 def _converter() -> Converter:
+    import attr
     import cattrs
     import cattrs.gen
 
+    from svirtlib.access import PolicyFacts
+    from svirtlib.devices import Devices
+    from svirtlib.validation import Problem
+
+    # Their module imports these for type checkers alone.
+    later = {"Devices": Devices, "PolicyFacts": PolicyFacts, "Problem": Problem}
+    for kept in (Guest, Inventory):
+        attr.resolve_types(kept, localns=later)
     converter = cattrs.Converter(forbid_extra_keys=True)
     # The library's own hooks would take "no" for true and 5 for "5".
     for kind in (str, int, bool):

@@ -36,6 +36,7 @@ from svirtlib.errors import (
     SvirtError,
     quote,
 )
+from svirtlib.filesystems import FileSystemFacts
 from svirtlib.guests import Inventory
 from svirtlib.imagestate import (
     MODELS,
@@ -46,7 +47,7 @@ from svirtlib.imagestate import (
     guest_uses,
     remembered_owner,
 )
-from svirtlib.storage import FileSystemFacts, check_path, shown
+from svirtlib.storagepaths import check_path, shown
 
 __all__ = ["Mended", "inspect", "restore"]
 

@@ -17,11 +17,11 @@ from svirtlib.access import DomainFacts, PolicyFacts, RefusedContext, TypeAccess
 from svirtlib.backends.policy import Policy, open_policy
 from svirtlib.context import Context
 from svirtlib.errors import BackendError, InvalidContextError, PolicyError
+from svirtlib.filesystems import boolean_for
 from svirtlib.guests import BooleanState, Guest, Inventory, Unreadable
 from svirtlib.labelling import labelling
 from svirtlib.mls import Relation
 from svirtlib.seclabel import SeclabelType
-from svirtlib.storage import boolean_for
 
 __all__ = ["with_policy"]
 

@@ -37,7 +37,8 @@ from svirtlib.backends.walk import (
 )
 from svirtlib.errors import BackendError, BackendPermissionError, BackendUnavailableError
 from svirtlib.guests import Unreadable
-from svirtlib.storage import Change, FileKept, Verdict, belongs_elsewhere, decide
+from svirtlib.storage import Change, FileKept, Verdict, decide
+from svirtlib.storagetypes import belongs_elsewhere
 
 __all__ = ["REFERENCES", "LabelJournal", "Relabelling"]
 

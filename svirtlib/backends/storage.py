@@ -47,25 +47,12 @@ from svirtlib.errors import (
     quote,
 )
 from svirtlib.filerules import KINDS, Rule, kind_letter
+from svirtlib.filesystems import FileSystemFacts, advice_for
 from svirtlib.guests import Inventory, Mode
 from svirtlib.mls import Range
-from svirtlib.storage import (
-    Change,
-    FileKept,
-    FileSystemFacts,
-    Plan,
-    Purpose,
-    RuleAction,
-    RuleChange,
-    Target,
-    advice_for,
-    check_path,
-    check_type,
-    looks_like_pattern,
-    plan_rule,
-    shown,
-    system_path,
-)
+from svirtlib.storage import Change, FileKept, Plan, RuleAction, RuleChange, Target, plan_rule
+from svirtlib.storagepaths import check_path, looks_like_pattern, shown, system_path
+from svirtlib.storagetypes import Purpose, check_type
 
 __all__ = [
     "Outcome",

@@ -17,8 +17,9 @@ from svirtlib.backends.filecontexts import FileContexts
 from svirtlib.backends.mounts import Mount, mount_of, read_mounts
 from svirtlib.context import Context
 from svirtlib.errors import BackendError, BackendUnavailableError, InvalidContextError
+from svirtlib.filesystems import boolean_for
 from svirtlib.guests import BooleanState, FileLabel, Inventory, PathRule, Unreadable
-from svirtlib.storage import boolean_for, is_for_guests
+from svirtlib.storagetypes import is_for_guests
 
 __all__ = ["with_storage"]
 

@@ -36,8 +36,9 @@ from svirtlib.errors import (
     quote,
 )
 from svirtlib.filerules import clean_path
+from svirtlib.filesystems import FileSystemFacts, advice_for
 from svirtlib.guests import Mode, Unreadable
-from svirtlib.storage import FileSystemFacts, Verdict, advice_for, decide
+from svirtlib.storage import Verdict, decide
 
 __all__ = ["Drift", "Verification", "check_path", "state_of", "verify"]
 

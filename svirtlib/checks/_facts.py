@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from attr import frozen
 
-from svirtlib.access import DomainFacts, TypeAccess
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError, quote
 from svirtlib.guests import (
@@ -27,6 +26,9 @@ from svirtlib.mls import Level, Relation
 from svirtlib.relations import DominanceIndex, Relations, relate
 from svirtlib.seclabel import SeclabelType
 from svirtlib.standard_types import Access, access_of_guests, bound_by_categories
+
+if TYPE_CHECKING:
+    from svirtlib.access import DomainFacts, TypeAccess
 
 __all__ = ["SUBJECTS", "Confined", "Facts", "Unconfined", "Use"]
 

@@ -9,10 +9,11 @@ from svirtlib.checks._check import Check, Need, command, listed, one_or_many
 from svirtlib.checks._facts import Facts, Use
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
+from svirtlib.filesystems import boolean_for
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import BooleanState, FileLabel
 from svirtlib.seclabel import SeclabelType
-from svirtlib.storage import boolean_for, is_for_guests
+from svirtlib.storagetypes import is_for_guests
 
 
 class StorageBoolean(Check):

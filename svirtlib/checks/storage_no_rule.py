@@ -15,7 +15,8 @@ from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import FileLabel, ImageMode, ImageUse, PathRule
 from svirtlib.seclabel import SeclabelType
 from svirtlib.standard_types import Access, access_of_guests
-from svirtlib.storage import is_for_guests, system_path
+from svirtlib.storagepaths import system_path
+from svirtlib.storagetypes import is_for_guests
 
 #: What lies in storage that an administrator sets up; the rest has its place in the policy.
 _STORAGE = frozenset({ImageUse.DISK, ImageUse.BACKING, ImageUse.MIRROR})

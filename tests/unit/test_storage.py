@@ -12,21 +12,10 @@ from hypothesis import strategies as st
 from svirtlib import Context
 from svirtlib.errors import StorageError
 from svirtlib.filerules import Rule, has_metacharacters
-from svirtlib.storage import (
-    FileSystemFacts,
-    RuleAction,
-    Target,
-    Verdict,
-    advice_for,
-    check_path,
-    check_type,
-    decide,
-    escape_path,
-    pattern_for,
-    plan_rule,
-    shell_commands,
-    system_path,
-)
+from svirtlib.filesystems import FileSystemFacts, advice_for
+from svirtlib.storage import RuleAction, Target, Verdict, decide, plan_rule, shell_commands
+from svirtlib.storagepaths import check_path, escape_path, pattern_for, system_path
+from svirtlib.storagetypes import check_type
 
 IMAGE = Context.parse("system_u:object_r:virt_image_t:s0")
 DIR, REG = stat.S_IFDIR | 0o755, stat.S_IFREG | 0o644
