@@ -25,19 +25,40 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import sqlite3
-import stat
-import tempfile
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, Callable, Optional, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.pool import NullPool
 
 from svirtlib.backends import journal
+from svirtlib.backends._engines import (
+    APPLICATION_ID,
+    PATIENCE,
+    first_line,
+    is_postgresql_itself,
+    is_worth_another_try,
+    parse_url,
+    postgresql_engine,
+    prepare_file,
+    sqlite_engine,
+    state_of,
+)
+from svirtlib.backends._tables import (
+    DOMAIN,
+    OBSERVATION,
+    OTHERS,
+    RESERVATION,
+    SCHEMA_VERSION,
+    TAKEN,
+    VERSION,
+    create_tables,
+    key_of,
+    level_of,
+    reservation_of,
+    row_of,
+)
 from svirtlib.errors import (
     AllocationError,
     BackendDataError,
@@ -45,8 +66,6 @@ from svirtlib.errors import (
     BackendPermissionError,
     BackendTimeoutError,
     BackendUnavailableError,
-    InvalidLevelError,
-    SelectionError,
     quote,
 )
 from svirtlib.mls import Level
@@ -63,16 +82,8 @@ from svirtlib.registry import (
 
 __all__ = ["SCHEMA_VERSION", "SqlRegistry"]
 
-SCHEMA_VERSION = 1
-
 #: Kind of the levels for which the unique constraint alone decides: size and sensitivity.
 _COMMON = (2, 0)
-
-#: "svlb": tells a registry from other SQLite files (PRAGMA application_id).
-_APPLICATION_ID = 0x73766C62
-
-#: Seconds to wait for others who write.
-_PATIENCE = 30
 
 #: How often a transaction is tried that others made fail; from the third try on alone.
 _TRIES = 8
@@ -80,79 +91,6 @@ _TRIES_SHARED = 2
 
 #: Values in one statement; SQLite before 3.32 takes 999.
 _CHUNK = 400  # the keys stand in one statement twice
-
-#: Longest text of a level in a key.
-_LONGEST_KEY = 200
-
-_METADATA = sa.MetaData()
-_VERSION = sa.Table("svirt_registry", _METADATA, sa.Column("version", sa.Integer, primary_key=True))
-_DOMAIN = sa.Table("svirt_domain", _METADATA, sa.Column("name", sa.String(200), primary_key=True))
-_RESERVATION = sa.Table(
-    "svirt_reservation",
-    _METADATA,
-    sa.Column("domain", sa.String(200), primary_key=True),
-    sa.Column("key", sa.String(_LONGEST_KEY), primary_key=True),
-    sa.Column("level", sa.Text, nullable=False),
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("sensitivity", sa.Integer, nullable=False),
-    sa.Column("owner", sa.String(200)),
-    sa.Column("name", sa.Text),
-    sa.Column("purpose", sa.Text),
-    sa.Column("host", sa.Text, nullable=False),
-    sa.Column("created", sa.BigInteger, nullable=False),
-    sa.Column("expires", sa.BigInteger),
-    # NULLs differ from each other: who gives no owner may have many.
-    sa.UniqueConstraint("domain", "owner", name="svirt_reservation_owner"),
-    sa.Index("svirt_reservation_kind", "domain", "sensitivity", "size"),
-)
-_OBSERVATION = sa.Table(
-    "svirt_observation",
-    _METADATA,
-    sa.Column("domain", sa.String(200), primary_key=True),
-    sa.Column("key", sa.String(_LONGEST_KEY), primary_key=True),
-    sa.Column("host", sa.String(200), primary_key=True),
-    sa.Column("level", sa.Text, nullable=False),
-    sa.Column("size", sa.Integer, nullable=False),
-    sa.Column("sensitivity", sa.Integer, nullable=False),
-    sa.Column("owner", sa.String(200)),
-    sa.Column("what", sa.Text, nullable=False),
-    sa.Column("seen", sa.BigInteger, nullable=False),
-    sa.Index("svirt_observation_kind", "domain", "sensitivity", "size"),
-)
-
-
-def _others() -> Any:
-    """Return the question for levels of other kinds than one."""
-    domain, size, sensitivity = map(sa.bindparam, ("domain", "size", "sensitivity"))
-    parts = []
-    for table in (_RESERVATION.c, _OBSERVATION.c):
-        # Ranges of an index; "another than" would look at each row.
-        parts += [
-            sa.select(table.level).where(table.domain == domain, kind)
-            for kind in (
-                table.sensitivity < sensitivity,
-                table.sensitivity > sensitivity,
-                sa.and_(table.sensitivity == sensitivity, table.size < size),
-                sa.and_(table.sensitivity == sensitivity, table.size > size),
-            )
-        ]
-    return sa.union_all(*parts)
-
-
-def _taken() -> Any:
-    """Return the question which of some keys are there."""
-    domain, keys = sa.bindparam("domain"), sa.bindparam("keys", expanding=True)
-    return sa.union_all(
-        *(
-            sa.select(table.key).where(table.domain == domain, table.key.in_(keys))
-            for table in (_RESERVATION.c, _OBSERVATION.c)
-        )
-    )
-
-
-#: Asked at each allocation; made once, for making them takes longer than the answer.
-_OTHERS = _others()
-_TAKEN = _taken()
 
 _Result = TypeVar("_Result")
 _Work = Callable[[Any], _Result]
@@ -170,16 +108,16 @@ class SqlRegistry:
         self._mode = _READ
         #: The server has advisory locks that lock.
         self._advisory = False
-        parsed = _parse(url)
+        parsed = parse_url(url)
         self._where = parsed.render_as_string(hide_password=True)
         if parsed.drivername == "sqlite":
             path = os.path.abspath(parsed.database or "")
             self._where = path
-            _prepare(path)
-            self._engine = _sqlite_engine(path)
+            prepare_file(path)
+            self._engine = sqlite_engine(path)
             event.listen(self._engine, "begin", self._begin_sqlite)
         else:
-            self._engine = _postgresql_engine(parsed)
+            self._engine = postgresql_engine(parsed)
         try:
             self._open()
         except BaseException:
@@ -288,21 +226,21 @@ class SqlRegistry:
 
     def release(self, *, level: Optional[Level] = None, owner: Optional[str] = None) -> Reservation:
         """End a reservation; see :meth:`svirtlib.registry.Registry.release`."""
-        table = _RESERVATION.c
+        table = RESERVATION.c
         if (level is None) == (owner is None):
             raise AllocationError("a reservation is told by its level or by its owner")
-        which = table.owner == owner if level is None else table.key == _key(level)
+        which = table.owner == owner if level is None else table.key == key_of(level)
         what = f"owner {owner}" if level is None else f"level {level}"
 
         def work(connection: Any) -> Reservation:
             row = connection.execute(
-                sa.select(_RESERVATION).where(table.domain == self.domain, which)
+                sa.select(RESERVATION).where(table.domain == self.domain, which)
             ).first()
             if row is None:
                 raise AllocationError(
                     f"{what} has no reservation in the domain {quote(self.domain)}"
                 )
-            reservation = _reservation(row)
+            reservation = reservation_of(row)
             self._drop(connection, [reservation])
             return reservation
 
@@ -319,9 +257,9 @@ class SqlRegistry:
         self, observations: Sequence[Observation], *, complete: bool, dry_run: bool = False
     ) -> list[str]:
         """Note what is in use; see :meth:`svirtlib.registry.Registry.observe`."""
-        table = _OBSERVATION.c
+        table = OBSERVATION.c
         here = sa.and_(table.domain == self.domain, table.host == self.host)
-        seen = {_key(entry.level): entry for entry in observations if entry.level.mask}
+        seen = {key_of(entry.level): entry for entry in observations if entry.level.mask}
 
         def work(connection: Any) -> list[str]:
             reserved: dict[Level, Reservation] = {}
@@ -329,10 +267,10 @@ class SqlRegistry:
                 reserved[reservation.level] = reservation
             if not dry_run:
                 if complete:
-                    connection.execute(sa.delete(_OBSERVATION).where(here))
+                    connection.execute(sa.delete(OBSERVATION).where(here))
                 else:
                     for part in _chunks(list(seen)):
-                        connection.execute(sa.delete(_OBSERVATION).where(here, table.key.in_(part)))
+                        connection.execute(sa.delete(OBSERVATION).where(here, table.key.in_(part)))
                 now = int(time.time())
                 rows = [
                     {
@@ -345,7 +283,7 @@ class SqlRegistry:
                     for _, entry in sorted(seen.items())
                 ]
                 if rows:
-                    connection.execute(sa.insert(_OBSERVATION), rows)
+                    connection.execute(sa.insert(OBSERVATION), rows)
             return list(_contradictions(seen.values(), reserved))
 
         result = self._run(work, _READ if dry_run else _ALONE, repeatable=True)
@@ -395,56 +333,54 @@ class SqlRegistry:
     # What the transactions consist of.
 
     def _held_by(self, connection: Any, owner: str) -> Optional[Reservation]:
-        table = _RESERVATION.c
+        table = RESERVATION.c
         row = connection.execute(
-            sa.select(_RESERVATION).where(table.domain == self.domain, table.owner == owner)
+            sa.select(RESERVATION).where(table.domain == self.domain, table.owner == owner)
         ).first()
-        return None if row is None else _reservation(row)
+        return None if row is None else reservation_of(row)
 
     def _renewed(self, connection: Any, held: Reservation, lease: Optional[int]) -> Reservation:
-        table = _RESERVATION.c
+        table = RESERVATION.c
         expires = None if lease is None else self._now(connection) + lease
         if expires != held.expires:
             connection.execute(
-                sa.update(_RESERVATION)
-                .where(table.domain == self.domain, table.key == _key(held.level))
+                sa.update(RESERVATION)
+                .where(table.domain == self.domain, table.key == key_of(held.level))
                 .values(expires=expires)
             )
-        row = _row(held)
+        row = row_of(held)
         row["expires"] = expires
         return Reservation(**row)
 
     def _others(self, connection: Any, wish: Wish) -> list[Level]:
         """Return the levels in use of other kinds than the one that is wished."""
         rows = connection.execute(
-            _OTHERS,
+            OTHERS,
             {"domain": self.domain, "size": wish.size, "sensitivity": wish.sensitivity},
         )
-        return [_parsed(text) for text in dict.fromkeys(row[0] for row in rows)]
+        return [level_of(text) for text in dict.fromkeys(row[0] for row in rows)]
 
     def _taken(self, connection: Any, candidates: Sequence[Level]) -> set[Level]:
-        by_key = {_key(level): level for level in candidates}
+        by_key = {key_of(level): level for level in candidates}
         taken: set[Level] = set()
         for part in _chunks(list(by_key)):
-            rows = connection.execute(_TAKEN, {"domain": self.domain, "keys": part})
+            rows = connection.execute(TAKEN, {"domain": self.domain, "keys": part})
             taken.update(by_key[row[0]] for row in rows)
         return taken
 
     def _in_use(self, connection: Any) -> list[Level]:
         texts: dict[str, None] = {}
-        for table in (_RESERVATION, _OBSERVATION):
+        for table in (RESERVATION, OBSERVATION):
             rows = connection.execute(sa.select(table.c.level).where(table.c.domain == self.domain))
             texts.update((row[0], None) for row in rows)
-        return [_parsed(text) for text in texts]
+        return [level_of(text) for text in texts]
 
     def _reservations(self, connection: Any) -> Iterator[Reservation]:
-        rows = connection.execute(
-            sa.select(_RESERVATION).where(_RESERVATION.c.domain == self.domain)
-        )
-        return map(_reservation, rows)
+        rows = connection.execute(sa.select(RESERVATION).where(RESERVATION.c.domain == self.domain))
+        return map(reservation_of, rows)
 
     def _observations(self, connection: Any) -> Iterator[Observation]:
-        table = _OBSERVATION.c
+        table = OBSERVATION.c
         rows = connection.execute(
             sa.select(table.level, table.what, table.owner, table.host).where(
                 table.domain == self.domain
@@ -452,7 +388,7 @@ class SqlRegistry:
         )
         for level, what, owner, host in rows:
             place = what if host == self.host else f"{what} on {host}"
-            yield Observation(_parsed(level), place, owner)
+            yield Observation(level_of(level), place, owner)
 
     def _abandoned(
         self, connection: Any, owners: Optional[Collection[str]], grace: int
@@ -471,11 +407,11 @@ class SqlRegistry:
         )
 
     def _drop(self, connection: Any, reservations: Sequence[Reservation]) -> None:
-        table = _RESERVATION.c
+        table = RESERVATION.c
         # In one order, lest two clients wait for each other.
-        for part in _chunks(sorted(_key(entry.level) for entry in reservations)):
+        for part in _chunks(sorted(key_of(entry.level) for entry in reservations)):
             connection.execute(
-                sa.delete(_RESERVATION).where(table.domain == self.domain, table.key.in_(part))
+                sa.delete(RESERVATION).where(table.domain == self.domain, table.key.in_(part))
             )
 
     def _insert(
@@ -503,16 +439,16 @@ class SqlRegistry:
             for level in levels
         ]
         rows = [
-            {**_row(reservation), **self._level_columns(reservation.level)}
+            {**row_of(reservation), **self._level_columns(reservation.level)}
             for reservation in reservations
         ]
-        connection.execute(sa.insert(_RESERVATION), sorted(rows, key=lambda row: str(row["key"])))
+        connection.execute(sa.insert(RESERVATION), sorted(rows, key=lambda row: str(row["key"])))
         return reservations
 
     def _level_columns(self, level: Level) -> dict[str, object]:
         return {
             "domain": self.domain,
-            "key": _key(level),
+            "key": key_of(level),
             "level": str(level),
             "size": len(level.categories),
             "sensitivity": level.sensitivity,
@@ -531,24 +467,24 @@ class SqlRegistry:
         self._run(self._make_tables, _READ, repeatable=True)
         self._run(self._check_version, _READ, repeatable=True)
         if self._engine.dialect.name == "postgresql":
-            self._advisory = self._run(_is_postgresql_itself, _READ, repeatable=True)
+            self._advisory = self._run(is_postgresql_itself, _READ, repeatable=True)
         if not self._run(self._has_domain, _READ, repeatable=True):
             self._run(self._add_domain, _ALONE, lock=False, repeatable=True)
 
     def _make_tables(self, connection: Any) -> None:
-        if sa.inspect(connection).has_table(_VERSION.name):
+        if sa.inspect(connection).has_table(VERSION.name):
             return
         if self._engine.dialect.name == "sqlite":
-            # _prepare makes each file with its tables.
+            # prepare_file makes each file with its tables.
             raise BackendDataError(f"{self._where} is no registry; name another file")
         # Two who make one table at once would disturb each other. Where the lock does nothing
         # the second one fails, and finds the tables when it tries again.
-        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({_APPLICATION_ID})"))
-        if not sa.inspect(connection).has_table(_VERSION.name):
-            _create(connection)
+        connection.execute(sa.text(f"SELECT pg_advisory_xact_lock({APPLICATION_ID})"))
+        if not sa.inspect(connection).has_table(VERSION.name):
+            create_tables(connection)
 
     def _check_version(self, connection: Any) -> None:
-        versions = [row[0] for row in connection.execute(sa.select(_VERSION.c.version))]
+        versions = [row[0] for row in connection.execute(sa.select(VERSION.c.version))]
         if versions != [SCHEMA_VERSION]:
             newest = max(versions, default=0)
             advice = (
@@ -562,12 +498,12 @@ class SqlRegistry:
             )
 
     def _has_domain(self, connection: Any) -> bool:
-        query = sa.select(_DOMAIN.c.name).where(_DOMAIN.c.name == self.domain)
+        query = sa.select(DOMAIN.c.name).where(DOMAIN.c.name == self.domain)
         return connection.execute(query).first() is not None
 
     def _add_domain(self, connection: Any) -> None:
         if not self._has_domain(connection):
-            connection.execute(sa.insert(_DOMAIN), [{"name": self.domain}])
+            connection.execute(sa.insert(DOMAIN), [{"name": self.domain}])
 
     def _lock(self, connection: Any, mode: str) -> None:
         if self._advisory:
@@ -577,8 +513,8 @@ class SqlRegistry:
             connection.execute(sa.text(f"SELECT pg_advisory_xact_lock{shared}({number})"))
             return
         row = connection.execute(
-            sa.select(_DOMAIN.c.name)
-            .where(_DOMAIN.c.name == self.domain)
+            sa.select(DOMAIN.c.name)
+            .where(DOMAIN.c.name == self.domain)
             .with_for_update(read=mode == _SHARED)
         ).first()
         if row is None:
@@ -621,10 +557,10 @@ class SqlRegistry:
                             f"it is not known whether the change was made; look with "
                             f"'svirt-label list --reserved'"
                         ) from None
-                elif not _is_worth_another_try(error):
+                elif not is_worth_another_try(error):
                     raise self._error(error) from None
             except exc.SQLAlchemyError as error:
-                raise BackendError(f"{self._where}: {_first_line(error)}") from None
+                raise BackendError(f"{self._where}: {first_line(error)}") from None
         if isinstance(failure, exc.DBAPIError):
             raise self._error(failure) from None
         raise AssertionError("a try without a failure has a result")
@@ -644,11 +580,11 @@ class SqlRegistry:
         connection.exec_driver_sql("BEGIN" if self._mode == _READ else "BEGIN IMMEDIATE")
 
     def _error(self, error: exc.DBAPIError) -> BackendError:
-        text = f"{self._where}: {_first_line(error)}"
-        state = _state(error)
+        text = f"{self._where}: {first_line(error)}"
+        state = state_of(error)
         lowered = text.lower()
         if state == "55P03" or "database is locked" in lowered:
-            return BackendTimeoutError(f"{text}: another process has held it for {_PATIENCE} s")
+            return BackendTimeoutError(f"{text}: another process has held it for {PATIENCE} s")
         if state in ("42501", "28P01", "28000") or "readonly database" in lowered:
             return BackendPermissionError(f"{text}; nothing was changed")
         if "not a database" in lowered or "malformed" in lowered:
@@ -679,246 +615,6 @@ def _told(texts: Iterable[Optional[str]]) -> list[str]:
     return list(dict.fromkeys(text for text in texts if text))
 
 
-def _row(reservation: Reservation) -> dict[str, Any]:
-    return {
-        "level": reservation.level,
-        "domain": reservation.domain,
-        "owner": reservation.owner,
-        "name": reservation.name,
-        "purpose": reservation.purpose,
-        "host": reservation.host,
-        "created": reservation.created,
-        "expires": reservation.expires,
-    }
-
-
-def _reservation(row: Any) -> Reservation:
-    return Reservation(
-        level=_parsed(row.level),
-        domain=row.domain,
-        owner=row.owner,
-        name=row.name,
-        purpose=row.purpose,
-        host=row.host,
-        created=row.created,
-        expires=row.expires,
-    )
-
-
-def _parsed(text: str) -> Level:
-    try:
-        return Level.parse(text)
-    except InvalidLevelError as error:
-        raise BackendDataError(f"the registry holds what is no level: {error}") from None
-
-
-def _key(level: Level) -> str:
-    text = str(level)
-    if len(text) <= _LONGEST_KEY:
-        return text
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
-
-
 def _chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
     for start in range(0, len(values), _CHUNK):
         yield values[start : start + _CHUNK]
-
-
-def _is_postgresql_itself(connection: Any) -> bool:
-    """Tell the server from others that speak its protocol, and whose advisory locks may not."""
-    version = str(connection.execute(sa.text("SELECT version()")).scalar())
-    # "PostgreSQL 15.1-YB-2.21" is YugabyteDB.
-    return version.startswith("PostgreSQL ") and "-YB-" not in version
-
-
-def _create(connection: Any) -> None:
-    _METADATA.create_all(connection)
-    connection.execute(sa.insert(_VERSION), [{"version": SCHEMA_VERSION}])
-
-
-def _state(error: exc.DBAPIError) -> str:
-    """Return PostgreSQL's SQLSTATE, or nothing."""
-    original = error.orig
-    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
-
-
-def _is_worth_another_try(error: exc.DBAPIError) -> bool:
-    # Serialization failure, deadlock; a table or type that another client made meanwhile.
-    return _state(error) in ("40001", "40P01", "42P07", "42710", "23505")
-
-
-def _first_line(error: exc.SQLAlchemyError) -> str:
-    original = getattr(error, "orig", None) or error
-    lines = str(original).strip().splitlines()
-    return lines[0] if lines else type(original).__name__
-
-
-def _parse(url: str) -> URL:
-    """Return the URL of a database, given one or a path."""
-    if "://" not in url:
-        return URL.create("sqlite", database=url)
-    try:
-        parsed = make_url(url)
-    except (exc.ArgumentError, ValueError):
-        raise SelectionError("the registry's URL cannot be read; see docs/allocation.md") from None
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        if not parsed.database or parsed.database.startswith(":memory:") or parsed.query:
-            raise SelectionError("a registry in SQLite is a file: sqlite:////path/to/file")
-        return parsed.set(drivername="sqlite")
-    if backend != "postgresql":
-        raise SelectionError(f"a registry is kept in SQLite or PostgreSQL, not in {quote(backend)}")
-    return parsed
-
-
-def _postgresql_engine(url: URL) -> Any:
-    if url.drivername == "postgresql":
-        url = url.set(drivername=f"postgresql+{_driver()}")
-    try:
-        engine = sa.create_engine(
-            url,
-            poolclass=NullPool,
-            future=True,
-            # Each statement sees what was committed before it: after the domain's row is
-            # locked, all that those did who held it before.
-            isolation_level="READ COMMITTED",
-            connect_args={"connect_timeout": _PATIENCE},
-        )
-    except (exc.SQLAlchemyError, ImportError) as error:
-        raise BackendUnavailableError(f"no driver for PostgreSQL: {error}") from None
-    event.listen(engine, "connect", _limit_waiting)
-    return engine
-
-
-def _driver() -> str:
-    """Return the name of the driver of PostgreSQL that SQLAlchemy knows and Python has."""
-    import importlib.util
-
-    if not sa.__version__.startswith("1.") and importlib.util.find_spec("psycopg"):
-        return "psycopg"
-    if importlib.util.find_spec("psycopg2"):
-        return "psycopg2"
-    raise BackendUnavailableError(
-        "no driver for PostgreSQL: install svirtlib[postgres], or python3-psycopg2"
-    )
-
-
-def _limit_waiting(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"SET lock_timeout = '{_PATIENCE}s'")
-    cursor.execute("SET idle_in_transaction_session_timeout = '60s'")
-    cursor.close()
-    connection.commit()
-
-
-def _sqlite_engine(path: str) -> Any:
-    def connect() -> sqlite3.Connection:
-        connection = _connect(path)
-        try:
-            if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-                raise BackendDataError(f"{path} is no registry; name another file")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    return sa.create_engine("sqlite://", creator=connect, poolclass=NullPool, future=True)
-
-
-def _connect(path: str) -> sqlite3.Connection:
-    # isolation_level=None: the driver begins no transactions of its own.
-    connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
-    try:
-        # In WAL mode NORMAL may lose the last transactions when the power fails.
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _prepare(path: str) -> None:
-    """Make a registry's file if there is none, and refuse one that others could have written.
-
-    A file gets its name when it is complete, so that it is never seen without its tables, and
-    of several who make it at once one wins.
-
-    Raises:
-        BackendError: see its text.
-    """
-    directory = os.path.dirname(path)
-    try:
-        if not os.path.isdir(directory):
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-        _check_directory(directory)
-        try:
-            _check_file(path)
-            return
-        except FileNotFoundError:
-            pass
-        with tempfile.TemporaryDirectory(prefix=".registry-", dir=directory) as folder:
-            new = os.path.join(folder, "new.db")
-            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_NOFOLLOW, 0o600))
-            _fill(new)
-            with contextlib.suppress(FileExistsError):
-                os.link(new, path)
-            _synchronise(directory)
-        _check_file(path)
-    except OSError as error:
-        kind = BackendPermissionError if isinstance(error, PermissionError) else BackendError
-        raise kind(f"{path}: no registry can be made there: {error.strerror}") from None
-    except sqlite3.Error as error:
-        raise BackendError(f"{path}: no registry can be made there: {error}") from None
-
-
-def _fill(path: str) -> None:
-    connection = _connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.close()
-    engine = sa.create_engine(
-        "sqlite://", creator=lambda: _connect(path), poolclass=NullPool, future=True
-    )
-    try:
-        with engine.connect() as opened, opened.begin():
-            _create(opened)
-    except exc.DBAPIError as error:
-        raise BackendError(f"{path}: no registry can be made there: {error.orig}") from None
-    finally:
-        engine.dispose()
-
-
-def _synchronise(directory: str) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _check_directory(directory: str) -> None:
-    """Refuse a directory in which somebody else could put another file in the place of ours."""
-    found = os.stat(directory)
-    if found.st_uid not in (0, os.geteuid()):
-        raise BackendPermissionError(
-            f"{directory}: it belongs to user {found.st_uid}, who could replace the registry"
-        )
-    if found.st_mode & 0o022:
-        raise BackendPermissionError(
-            f"{directory}: others may write there and could replace the registry; "
-            f"run: chmod go-w {directory}"
-        )
-
-
-def _check_file(path: str) -> None:
-    found = os.lstat(path)
-    if stat.S_ISLNK(found.st_mode):
-        raise BackendPermissionError(f"{path}: a symbolic link; name the file itself")
-    if not stat.S_ISREG(found.st_mode):
-        raise BackendPermissionError(f"{path}: no regular file")
-    if found.st_uid != os.geteuid():
-        raise BackendPermissionError(
-            f"{path}: it belongs to user {found.st_uid}, not to {os.geteuid()} who runs this"
-        )
-    if found.st_mode & 0o077:
-        raise BackendPermissionError(f"{path}: others may read or write it; run: chmod 600 {path}")

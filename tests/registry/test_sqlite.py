@@ -15,7 +15,7 @@ import time
 import pytest
 from needs import require
 
-from svirtlib.backends import _registry, store
+from svirtlib.backends import _engines, store
 from svirtlib.errors import (
     AllocationError,
     BackendDataError,
@@ -413,13 +413,13 @@ def test_a_registry_that_is_made_twice_at_once_is_one(path, monkeypatch):
     """Another process makes the file between the look at it and its making."""
     other = f"{path}.other"
     store.open_registry(other).close()
-    fill = _registry._fill
+    fill = _engines._fill
 
     def fill_while_another_wins(new):
         fill(new)
         shutil.copy2(other, path)
 
-    monkeypatch.setattr(_registry, "_fill", fill_while_another_wins)
+    monkeypatch.setattr(_engines, "_fill", fill_while_another_wins)
     registry = store.open_registry(path)
     assert len(registry.allocate(Wish(), 3)) == 3
     registry.close()
