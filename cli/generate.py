@@ -20,7 +20,8 @@ from svirtlib.seclabel import SELINUX, SeclabelType
 
 if TYPE_CHECKING:
     # Slow to load; this module is part of the command line's grammar, which every verb needs.
-    from svirtlib.generate import Auto, DomainContexts, Generated, InUse, Request
+    from svirtlib.generate import Auto, DomainContexts, Generated, Request
+    from svirtlib.levelsinuse import InUse
 
 __all__ = ["add_options", "run"]
 
@@ -154,7 +155,7 @@ def _in_use(
     inventory: Callable[[argparse.Namespace], Inventory],
     guest: Optional[Guest],
 ) -> Optional[InUse]:
-    from svirtlib.generate import levels_in_use
+    from svirtlib.levelsinuse import levels_in_use
 
     named = options.xml is not None or options.snapshot is not None
     if options.type != "static":

@@ -12,13 +12,10 @@ from svirtlib.generate import (
     AUTO,
     DEFAULT_CONTEXTS,
     DomainContexts,
-    InUse,
     Request,
-    UsedLevel,
     generate,
     image_context,
     insert,
-    levels_in_use,
 )
 from svirtlib.guests import (
     FileLabel,
@@ -31,6 +28,7 @@ from svirtlib.guests import (
     Process,
     Unreadable,
 )
+from svirtlib.levelsinuse import InUse, UsedLevel, levels_in_use
 from svirtlib.seclabel import DeviceSeclabel, Seclabel, SeclabelType
 
 DYNAMIC, STATIC, NONE = SeclabelType.DYNAMIC, SeclabelType.STATIC, SeclabelType.NONE
