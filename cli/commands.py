@@ -122,7 +122,7 @@ def show(options: argparse.Namespace) -> int:
     guests = find_guests(inventory, options.guest)
     if options.format == "json":
         return _write_guests(options, inventory, guests)
-    labels = {label.path: label for label in inventory.files}
+    labels = {label.path: label for label in inventory.files if label.seen}
     for guest in guests:
         seclabel = guest.seclabel
         rows = [
@@ -411,7 +411,7 @@ def _write_rows(
 def _write_guests(
     options: argparse.Namespace, inventory: Inventory, guests: Sequence[Guest]
 ) -> int:
-    labels = {label.path: label for label in inventory.files}
+    labels = {label.path: label for label in inventory.files if label.seen}
     document = {
         "schema": "svirt-label/list/1",
         "guests": [

@@ -206,6 +206,8 @@ class FileLabel:
         rule: which file-context rule is for it; None where none is, or none was asked.
         filesystem: type of the file system that it lies on (``ext4``, ``nfs4``), or None where
             that was not looked at.
+        seen: False where nobody looked at the file, so that only what is known of its path is
+            said.
     """
 
     path: str
@@ -216,6 +218,7 @@ class FileLabel:
     remembered: Optional[str] = None
     rule: Optional[PathRule] = None
     filesystem: Optional[str] = None
+    seen: bool = True
 
 
 @frozen

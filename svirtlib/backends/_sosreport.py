@@ -57,6 +57,7 @@ class SosReport:
     Attributes:
         has_processes: it has a list of processes with their contexts.
         has_files: it has a listing of files with their contexts.
+        tree: its files.
 
     Raises:
         SelectionError: there is no sosreport.
@@ -64,8 +65,8 @@ class SosReport:
     """
 
     def __init__(self, path: str) -> None:
-        self._tree = _open(path)
-        self._path = self._tree.root
+        self.tree = _open(path)
+        self._path = self.tree.root
         self._notes: list[str] = []
         self._pids: dict[str, int] = {}
         self._qemus = self._read_processes()
@@ -75,7 +76,7 @@ class SosReport:
 
     def close(self) -> None:
         """Give the folder back."""
-        self._tree.close()
+        self.tree.close()
 
     # Guests.
 
@@ -100,16 +101,16 @@ class SosReport:
         """Yield the paths of documents, and whether each must be one of a guest."""
         for plugin in ("virsh", "libvirt"):
             folder = f"{_COMMANDS}/{plugin}"
-            for name in self._tree.names(folder):
+            for name in self.tree.names(folder):
                 if _DUMPS.match(name):
                     yield f"{folder}/{name}", True
         for folder in ("/run/libvirt/qemu", "/var/run/libvirt/qemu", "/etc/libvirt/qemu"):
-            for name in self._tree.names(folder):
+            for name in self.tree.names(folder):
                 if name.endswith(".xml"):
                     yield f"{folder}/{name}", False
 
     def _guests_of(self, path: str, *, expected: bool) -> Iterator[Union[Guest, Unreadable]]:
-        data = self._tree.read(path)
+        data = self.tree.read(path)
         if data is None:
             return
         if isinstance(data, Unreadable):
@@ -146,19 +147,28 @@ class SosReport:
 
     def policy(self) -> Optional[str]:
         """Return the path of the binary policy that the report holds, or None."""
-        name = _colon_lines(self._first(f"{_COMMANDS}/selinux/sestatus") or "").get(
-            "Loaded policy name"
-        )
-        if not name or "/" in name:
+        name = self.policy_name()
+        if name is None:
             return None
         folder = f"/etc/selinux/{name}/policy"
         root = os.path.realpath(self._path)
-        for entry in reversed(self._tree.names(folder)):
+        for entry in reversed(self.tree.names(folder)):
             path = os.path.join(root, folder.lstrip("/"), entry)
             # Through no link: it could lead to any file of this machine.
             if entry.startswith("policy.") and os.path.realpath(path) == path:
                 return path
         return None
+
+    def policy_name(self) -> Optional[str]:
+        """Return the name of the policy that was loaded, else of the one that is configured."""
+        facts = _colon_lines(self._first(f"{_COMMANDS}/selinux/sestatus") or "")
+        name = facts.get("Loaded policy name")
+        if not name:
+            lines = (self._first("/etc/selinux/config") or "").splitlines()
+            pairs = (line.partition("=") for line in lines)
+            names = [value.strip() for key, _, value in pairs if key.strip() == "SELINUXTYPE"]
+            name = names[-1] if names else None
+        return None if not name or "/" in name or name in (".", "..") else name
 
     def host(self) -> tuple[Optional[Host], Sequence[Unreadable]]:
         """Return the host as ``sestatus`` and the policy's files show it."""
@@ -193,7 +203,7 @@ class SosReport:
         return host, ()
 
     def _first(self, path: str) -> Optional[str]:
-        return self._tree.text(path)
+        return self.tree.text(path)
 
     # Processes.
 
@@ -201,9 +211,9 @@ class SosReport:
         found: Optional[list[_Qemu]] = None
         for plugin in ("selinux", "process"):
             folder = f"{_COMMANDS}/{plugin}"
-            for name in self._tree.names(folder):
+            for name in self.tree.names(folder):
                 if name.startswith("ps") and "Z" in name and found is None:
-                    text = self._tree.text(f"{folder}/{name}") or ""
+                    text = self.tree.text(f"{folder}/{name}") or ""
                     found = _processes(text, f"{folder}/{name}"[1:])
         return found
 
@@ -262,11 +272,11 @@ class SosReport:
         """
         labels: dict[str, str] = {}
         folders: dict[str, dict[str, str]] = {}
-        for plugin in self._tree.names(_COMMANDS):
-            for name in self._tree.names(f"{_COMMANDS}/{plugin}"):
+        for plugin in self.tree.names(_COMMANDS):
+            for name in self.tree.names(f"{_COMMANDS}/{plugin}"):
                 if not (name.startswith("ls_") and "Z" in name):
                     continue
-                text = self._tree.text(f"{_COMMANDS}/{plugin}/{name}") or ""
+                text = self.tree.text(f"{_COMMANDS}/{plugin}/{name}") or ""
                 command = name.partition("_")[2].rpartition("_")[2]
                 for folder, entry, context in _listed(text):
                     if entry.startswith("/"):
@@ -360,7 +370,7 @@ def _listed(text: str) -> Iterator[tuple[str, str, str]]:
         if line.lstrip().startswith(("-", "b", "c", "d", "p", "s")) and match.start() > 0:
             # The long form: size (or two numbers of a device), date and time stand before it.
             parts = re.match(
-                r"(?:\d+,\s+)?\d+\s+(?:\w{3}\s+\d+\s+[\d:]+|[\d-]+\s+[\d:.]+(?:\s[+-]\d+)?)\s(.*)",
+                r"(?:\d+,\s+)?\d[\d.]*[KMGTPE]?\s+(?:\w{3}\s+\d+\s+[\d:]+|[\d-]+\s+[\d:.]+(?:\s[+-]\d+)?)\s(.*)",
                 rest,
             )
             if parts is None:

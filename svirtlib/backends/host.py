@@ -71,6 +71,7 @@ def read_sosreport(path: str, *, policy: Union[str, bool] = False) -> Inventory:
         BackendError: it cannot be opened.
     """
     from svirtlib.backends._sosreport import SosReport
+    from svirtlib.backends._sosstorage import with_storage
 
     report = SosReport(path)
     try:
@@ -79,6 +80,7 @@ def read_sosreport(path: str, *, policy: Union[str, bool] = False) -> Inventory:
             processes=report if report.has_processes else None,
             files=report if report.has_files else None,
         )
+        inventory = with_storage(inventory, report.tree, report.policy_name())
         if policy is True:
             policy = report.policy() or False
     finally:

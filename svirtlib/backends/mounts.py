@@ -11,7 +11,7 @@ from attr import frozen
 
 from svirtlib.errors import BackendUnavailableError
 
-__all__ = ["Mount", "mount_of", "read_mounts"]
+__all__ = ["Mount", "mount_of", "parse_mounts", "read_mounts"]
 
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
@@ -54,11 +54,16 @@ def read_mounts() -> tuple[Mount, ...]:
     """
     try:
         with open("/proc/self/mountinfo", "rb") as stream:
-            lines = stream.read().splitlines()
+            return parse_mounts(stream.read())
     except OSError as error:
         raise BackendUnavailableError(
             f"/proc/self/mountinfo: cannot be read: {error.strerror}; mount /proc"
         ) from None
+
+
+def parse_mounts(data: bytes) -> tuple[Mount, ...]:
+    """Return the mounts in a ``mountinfo``; lines that are none are left out."""
+    lines = data.splitlines()
     return tuple(mount for line in lines for mount in [_parse(line)] if mount is not None)
 
 
@@ -76,12 +81,12 @@ def mount_of(path: bytes, mounts: Iterable[Mount]) -> Optional[Mount]:
 def _parse(line: bytes) -> Optional[Mount]:
     left, dash, right = line.partition(b" - ")
     before, after = left.split(), right.split()
-    if not dash or len(before) < 6 or len(after) < 2:
+    if not dash or len(before) < 6 or len(after) < 2 or not before[0].isdigit():
         return None
     return Mount(
         ident=int(before[0]),
         point=_unescape(before[4]),
-        device=before[2].decode(),
+        device=before[2].decode("ascii", "replace"),
         kind=os.fsdecode(after[0]),
         source=os.fsdecode(_unescape(after[1])),
         options=frozenset(_options(before[5]) | (_options(after[2]) if len(after) > 2 else set())),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
-from typing import Optional
+from collections.abc import Iterable, Sequence
+from typing import Callable, Optional
 
 from attr import evolve
 
@@ -21,7 +21,7 @@ from svirtlib.filesystems import boolean_for
 from svirtlib.guests import BooleanState, FileLabel, Inventory, PathRule, Unreadable
 from svirtlib.storagetypes import is_for_guests
 
-__all__ = ["with_storage"]
+__all__ = ["added", "placed", "with_storage"]
 
 #: The state of each boolean of the running policy: ``1 1`` where it is on.
 _BOOLEANS = "/sys/fs/selinux/booleans"
@@ -44,21 +44,47 @@ def with_storage(inventory: Inventory) -> Inventory:
         pass
     except BackendError as error:
         gaps.append(Unreadable("file-context rules", str(error)))
+    return added(
+        inventory,
+        inventory.files,
+        lambda label: _placed(label, contexts, mounts),
+        _states,
+        gaps,
+    )
+
+
+def added(
+    inventory: Inventory,
+    labels: Iterable[FileLabel],
+    place: Callable[[FileLabel], FileLabel],
+    states: Callable[[], dict[str, bool]],
+    gaps: Sequence[Unreadable],
+) -> Inventory:
+    """Return an inventory with these files, each with what is known of its place.
+
+    Args:
+        inventory: what is known without.
+        labels: the files.
+        place: adds what the rules and the file systems say; may raise a BackendError.
+        states: tells the state of each boolean of the policy; may raise a BackendError.
+        gaps: what could not be learnt so far.
+    """
     files = []
-    for label in inventory.files:
+    missed = list(gaps)
+    for label in labels:
         try:
-            files.append(_placed(label, contexts, mounts))
+            files.append(place(label))
         except BackendError as error:
-            gaps.append(Unreadable(label.path, f"its file-context rule is not known: {error}"))
+            missed.append(Unreadable(label.path, f"its file-context rule is not known: {error}"))
             files.append(label)
-    booleans, problem = _booleans(files)
+    booleans, problem = _booleans(files, states)
     if problem is not None:
-        gaps.append(problem)
+        missed.append(problem)
     return evolve(
         inventory,
         files=tuple(files),
         booleans=booleans,
-        unreadable=(*inventory.unreadable, *gaps),
+        unreadable=(*inventory.unreadable, *missed),
     )
 
 
@@ -79,19 +105,41 @@ def _placed(
         mode = os.stat(real).st_mode
     except (OSError, ValueError):
         return label
-    mount = mount_of(real, mounts)
+    return placed(label, real, mode, contexts, mounts)
+
+
+def placed(
+    label: FileLabel,
+    path: bytes,
+    mode: int,
+    contexts: Optional[FileContexts],
+    mounts: Iterable[Mount],
+) -> FileLabel:
+    """Return a label with the rule and the file system of the file.
+
+    Args:
+        label: what is known of the file.
+        path: its real path.
+        mode: its ``st_mode``.
+        contexts: the rules, or None where there are none.
+        mounts: what is mounted on its host.
+
+    Raises:
+        BackendError: libselinux cannot tell the rule.
+    """
+    mount = mount_of(path, mounts)
     label = evolve(label, filesystem=None if mount is None else mount.kind)
-    context = None if contexts is None else contexts.lookup_text(real, mode)
+    context = None if contexts is None else contexts.lookup_text(path, mode)
     if contexts is None or context is None:
         return label
-    rule = contexts.rule(real, mode)
+    rule = contexts.rule(path, mode)
     return evolve(
         label,
         rule=PathRule(
             context=context,
             pattern="" if rule is None else os.fsdecode(rule.pattern),
             place=contexts.path if rule is None else rule.place,
-            shadowed=None if _is_for_guests(context) else _shadowed(contexts, real, mode),
+            shadowed=None if _is_for_guests(context) else _shadowed(contexts, path, mode),
         ),
     )
 
@@ -111,9 +159,9 @@ def _is_for_guests(context: str) -> bool:
 
 
 def _booleans(
-    files: Iterable[FileLabel],
+    files: Iterable[FileLabel], all_states: Callable[[], dict[str, bool]]
 ) -> tuple[tuple[BooleanState, ...], Optional[Unreadable]]:
-    """Return the booleans that the file systems of images call for."""
+    """Return the booleans that the file systems of images call for, or why they are not known."""
     wanted = sorted(
         {
             name
@@ -126,11 +174,15 @@ def _booleans(
     if not wanted:
         return (), None
     try:
-        states = _running() if os.path.isdir(_BOOLEANS) else _stored()
+        states = all_states()
     except (OSError, BackendError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return (), Unreadable("booleans", f"not decided whether they are on: {reason}")
     return tuple(BooleanState(name, states.get(name)) for name in wanted), None
+
+
+def _states() -> dict[str, bool]:
+    return _running() if os.path.isdir(_BOOLEANS) else _stored()
 
 
 def _running() -> dict[str, bool]:

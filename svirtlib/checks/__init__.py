@@ -119,6 +119,7 @@ def _missing(inventory: Inventory) -> set[Need]:
     known = {
         Need.HOST: inventory.host_known,
         Need.FILES: inventory.files_known,
+        Need.RULES: inventory.files_known or any(label.rule for label in inventory.files),
         Need.PROCESSES: inventory.processes_known,
         Need.POLICY: inventory.policy is not None,
     }

@@ -33,6 +33,7 @@ class Need(enum.Enum):
 
     HOST = "there is no host: only documents were read"
     FILES = "files were not looked at; use --files on the host that holds the images"
+    RULES = "no file-context rules were asked; use --files on the host that holds the images"
     POLICY = "not decided: no policy; name the guests' one with --policy FILE"
     PROCESSES = "processes were not looked at; use --processes on the host that runs the guests"
 

@@ -315,7 +315,7 @@ class Facts:
 
     @cached_property
     def _files(self) -> dict[str, FileLabel]:
-        return {label.path: label for label in self.inventory.files}
+        return {label.path: label for label in self.inventory.files if label.seen}
 
     def file(self, image: Image) -> Optional[FileLabel]:
         """Return what the host says of an image, or None where it was not asked."""

@@ -34,7 +34,7 @@ class StorageNoRule(Check):
     severity = Severity.MEDIUM
     summary = "the file-context rules give images a type that guests cannot use"
     since = "0.1"
-    needs = frozenset({Need.FILES})
+    needs = frozenset({Need.RULES})
 
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for each rule that decides on images and should not."""

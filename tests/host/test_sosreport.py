@@ -144,6 +144,96 @@ def test_a_link_out_of_the_report_is_not_followed(report, tmp_path):
     assert "secret" not in outcome.out
 
 
+CONTEXTS = """\
+/.*\tsystem_u:object_r:default_t:s0
+/img(/.*)?\tsystem_u:object_r:virt_image_t:s0
+"""
+MOUNTS = """\
+21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw,seclabel
+30 21 0:50 / /img/nfs rw,relatime shared:2 - nfs4 server:/export rw,vers=4.1
+"""
+
+
+def _rules(report, local=""):
+    report.host()
+    folder = "etc/selinux/targeted/contexts/files/file_contexts"
+    report.put(folder, CONTEXTS)
+    report.put(f"{folder}.local", local)
+    return folder
+
+
+def test_rules_of_the_report_without_a_listing(report):
+    """No plugin of sos lists images: rules are for paths, which the XML tells."""
+    report.dump("a", "s0:c1,c2")
+    _rules(report, "/img/a.*  system_u:object_r:httpd_sys_content_t:s0\n")
+    outcome = check("--sosreport", report.folder)
+    finding = outcome.one("storage-no-rule")
+    assert finding["paths"] == ["/img/a.qcow2"]
+    assert finding["evidence"][0]["source"].startswith(
+        "etc/selinux/targeted/contexts/files/file_contexts.local"
+    )
+    assert "although the rule /img(/.*)?" in finding["message"]
+    # What nobody saw has no label, and is not said to have none.
+    not_run = {entry["rule"] for entry in outcome.report["not_run"]}
+    assert "image-label-drift" in not_run
+    assert "not looked at" in run("show", "a", "--sosreport", report.folder).out
+    snapshot = report.folder.parent / "snapshot.json"
+    assert run("export", "--sosreport", report.folder, "-o", snapshot).code == 0
+    assert check("--snapshot", snapshot).report["findings"] == outcome.report["findings"]
+
+
+def test_rules_that_are_right(report):
+    report.dump("a", "s0:c1,c2")
+    _rules(report)
+    assert "storage-no-rule" not in check("--sosreport", report.folder).rules
+
+
+def test_equivalences_of_the_report(report):
+    report.dump("a", "s0:c1,c2")
+    folder = _rules(report)
+    report.put(f"{folder}.subs", "/img /srv/other\n")
+    finding = check("--sosreport", report.folder).one("storage-no-rule")
+    assert finding["labels"] == ["system_u:object_r:default_t:s0"]
+
+
+def test_file_systems_and_booleans_of_the_report(report):
+    report.put(
+        "sos_commands/virsh/virsh_-r_dumpxml_a",
+        guest("a", "s0:c1,c2", disks=[disk("/img/nfs/a.qcow2")]),
+    )
+    _rules(report)
+    report.put("proc/self/mountinfo", MOUNTS)
+    report.put(
+        "sos_commands/selinux/ls_-alZh_.img.nfs",
+        LS.replace("196616", "193K").format("system_u:object_r:nfs_t:s0", "a.qcow2"),
+    )
+    outcome = check("--sosreport", report.folder)
+    assert "booleans" in outcome.unjudged
+    booleans = "sos_commands/selinux/sestatus_-b"
+    report.put(booleans, "\nPolicy booleans:\nvirt_use_nfs      off\nvirt_use_usb   on\n")
+    assert check("--sosreport", report.folder).one("storage-boolean")["guests"] == ["a"]
+    report.put(booleans, "Policy booleans:\nvirt_use_nfs      on\n")
+    assert "storage-boolean" not in check("--sosreport", report.folder).rules
+
+
+def test_rules_that_a_link_leads_to_are_not_followed_out(report, tmp_path):
+    report.dump("a", "s0:c1,c2")
+    folder = _rules(report)
+    outside = tmp_path / "outside"
+    outside.write_text("/img(/.*)?\tsystem_u:object_r:secret_t:s0\n")
+    (report.folder / folder).unlink()
+    (report.folder / folder).symlink_to(outside)
+    assert "secret_t" not in run("export", "--sosreport", report.folder).out
+
+
+def test_rules_that_are_damaged_are_told(report):
+    report.dump("a", "s0:c1,c2")
+    report.put(_rules(report), "/img( system_u:object_r:default_t:s0 too many words here\n")
+    outcome = check("--sosreport", report.folder)
+    assert not outcome.report["complete"]
+    assert any("rules" in what or "/img" in what for what in outcome.unjudged)
+
+
 @pytest.mark.parametrize("content", [None, "empty"])
 def test_a_folder_that_is_none(tmp_path, content):
     if content:
