@@ -85,6 +85,7 @@ def test_deb_brings_all_parts(deb):
         "/usr/share/man/man1/svirt-label.1.gz",
         "/usr/share/bash-completion/completions/svirt-label",
         "/usr/share/zsh/vendor-completions/_svirt-label",
+        "/usr/share/fish/vendor_completions.d/svirt-label.fish",
         "/usr/share/doc/svirt-label/html/index.html",
         "/usr/share/doc/svirt-label/html/rules/label-collision.html",
         "/usr/lib/python3/dist-packages/svirtlib/cli/main.py",
@@ -93,6 +94,15 @@ def test_deb_brings_all_parts(deb):
     } <= paths
     assert not [path for path in paths if "__pycache__" in path or "/tests/" in path]
     assert all(line.split()[1] == "root/root" for line in listed.splitlines())
+
+
+def test_fish_completes(deb, tmp_path):
+    fish = require_program("fish", package="fish")
+    _run("dpkg-deb", "--extract", deb, tmp_path)
+    file = tmp_path / "usr/share/fish/vendor_completions.d/svirt-label.fish"
+    words = 'source $argv[1]; complete -C "svirt-label storage ver"; complete -C "svirt-label --for"'
+    told = _run(fish, "--no-config", "-c", words, file, HOME=str(tmp_path))
+    assert [line.partition("\t")[0] for line in told.splitlines()] == ["verify", "--format"]
 
 
 @pytest.mark.root
@@ -155,6 +165,7 @@ def test_rpm_is_built_from_the_source_distribution(tree):
         "/usr/share/man/man1/svirt-label.1",
         "/usr/share/bash-completion/completions/svirt-label",
         "/usr/share/zsh/site-functions/_svirt-label",
+        "/usr/share/fish/vendor_completions.d/svirt-label.fish",
         *(f"/usr/lib/systemd/system/{unit}" for unit in UNITS),
     } <= paths
     assert any(path.endswith("/site-packages/svirtlib/cli/main.py") for path in paths)

@@ -16,13 +16,14 @@ from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
 from svirtlib.findings import Evidence, Finding, NotRun, Severity
-from svirtlib.formats import json_report
+from svirtlib.formats import json_report, lines
 from svirtlib.snapshot import SCHEMA as SNAPSHOT_SCHEMA
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMAS = ROOT / "svirtlib" / "schemas"
 DEMO = ROOT / "svirtlib" / "demo"
 REPORT = json.loads((SCHEMAS / "report-1.json").read_text())
+LINE = json.loads((SCHEMAS / "report-line-1.json").read_text())
 SNAPSHOT = json.loads((SCHEMAS / "snapshot-1.json").read_text())
 ACCESS = json.loads((SCHEMAS / "access-1.json").read_text())
 ALLOCATION = json.loads((SCHEMAS / "allocation-1.json").read_text())
@@ -80,13 +81,13 @@ def _schemas_in(schema, path=""):
         for key in ("properties", "$defs"):
             for name, inner in schema.get(key, {}).items():
                 yield from _schemas_in(inner, f"{path}/{name}")
-        for key in ("items", "anyOf"):
+        for key in ("items", "anyOf", "oneOf"):
             inner = schema.get(key, [])
             for one in inner if isinstance(inner, list) else [inner]:
                 yield from _schemas_in(one, f"{path}/{key}")
 
 
-@pytest.mark.parametrize("schema", [REPORT, SNAPSHOT], ids=["report", "snapshot"])
+@pytest.mark.parametrize("schema", [REPORT, LINE, SNAPSHOT], ids=["report", "line", "snapshot"])
 def test_schema_is_strict_and_told(schema):
     Draft202012Validator.check_schema(schema)
     for path, inner in _schemas_in(schema):
@@ -103,6 +104,42 @@ def test_schema_is_strict_and_told(schema):
 def test_schema_has_the_name_that_documents_carry(schema, name):
     assert schema["properties"]["schema"]["const"] == name
     assert schema["$id"] == "urn:" + name.replace("/", ":")
+
+
+def test_lines_are_parts_of_the_report():
+    """All but three keys of a line is as the one-document report has it."""
+    own = ("schema", "kind", "host")
+    parts = {
+        "report": REPORT,
+        "finding": REPORT["$defs"]["finding"],
+        "unreadable": REPORT["properties"]["unreadable"]["items"],
+        "not_run": REPORT["properties"]["not_run"]["items"],
+    }
+    assert {inner["$ref"].rpartition("/")[2] for inner in LINE["oneOf"]} == set(parts)
+    for kind, part in parts.items():
+        told = dict(LINE["$defs"][kind]["properties"])
+        assert told["kind"]["const"] == kind
+        assert told["schema"]["const"] == lines.SCHEMA
+        expected = {name: value for name, value in part["properties"].items() if name not in own}
+        if kind == "report":
+            assert told.pop("host") == REPORT["properties"]["host"]
+            assert list(told.pop("counts")["properties"]) == ["finding", "unreadable", "not_run"]
+            del expected["findings"], expected["unreadable"], expected["not_run"]
+        for name, value in expected.items():
+            # Which rules there are, the report's schema says once.
+            same = told[name] == value or (name == "rule" and told[name]["type"] == "string")
+            assert same, f"{kind}/{name}"
+        assert set(told) - set(own) == set(expected)
+    assert LINE["$id"] == "urn:" + lines.SCHEMA.replace("/", ":")
+
+
+@pytest.mark.parametrize("verb", ["check", "audit"])
+def test_lines_are_as_published(run, gaps, verb):
+    for folder in (gaps, DEMO / "dumpxml"):
+        _, out = run(verb, "--format", "ndjson", "--xml", folder)
+        kinds = [_valid(line, LINE)["kind"] for line in out.splitlines()]
+        assert kinds[0] == "report"
+        assert len(kinds) > 2
 
 
 def test_severities_are_the_code_s():
