@@ -100,7 +100,8 @@ def test_fish_completes(deb, tmp_path):
     fish = require_program("fish", package="fish")
     _run("dpkg-deb", "--extract", deb, tmp_path)
     file = tmp_path / "usr/share/fish/vendor_completions.d/svirt-label.fish"
-    words = 'source $argv[1]; complete -C "svirt-label storage ver"; complete -C "svirt-label --for"'
+    asked = ("svirt-label storage ver", "svirt-label --for")
+    words = "; ".join(["source $argv[1]", *(f"complete -C '{line}'" for line in asked)])
     told = _run(fish, "--no-config", "-c", words, file, HOME=str(tmp_path))
     assert [line.partition("\t")[0] for line in told.splitlines()] == ["verify", "--format"]
 
