@@ -21,8 +21,8 @@ from svirtlib.backends.filecontexts import FileContexts
 from svirtlib.backends.mounts import Mount, mount_of, parse_mounts
 from svirtlib.backends.storagefacts import added, placed
 from svirtlib.errors import BackendError, BackendUnavailableError
+from svirtlib.filesystems import FileSystemFacts
 from svirtlib.guests import FileLabel, ImageKind, Inventory, Mode, PathRule, Unreadable
-from svirtlib.storage import FileSystemFacts
 
 __all__ = ["with_storage"]
 
