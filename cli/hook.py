@@ -9,6 +9,7 @@ from typing import Any, Callable
 from svirtlib.backends.hook import quick
 from svirtlib.backends.hook.state import FOLDER
 from svirtlib.cli.exitcodes import ExitCode
+from svirtlib.cli.options import seconds_up_to
 from svirtlib.cli.streams import tell, write_result
 from svirtlib.formats.plain import printable
 
@@ -63,7 +64,7 @@ def add_verbs(parser: argparse.ArgumentParser) -> None:
     install.add_argument(
         "--time-limit",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds_up_to(3600),
         default=quick.SECONDS,
         help=f"give up after so long (default: {quick.SECONDS:g})",
     )
@@ -110,16 +111,6 @@ def _judging(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="findings of this rule, or those about one guest, stop no start",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0, up to 3600")
-    return seconds
 
 
 def run(options: argparse.Namespace, write: _Write) -> int:

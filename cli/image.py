@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from svirtlib.cli.exitcodes import ExitCode
-from svirtlib.cli.storagechange import add_guests_option, add_journal_option, add_root, read_guests
+from svirtlib.cli.options import add_group_verb, add_guests, add_journal, add_offline, add_root
+from svirtlib.cli.storagechange import read_guests
 from svirtlib.formats.plain import printable
 
 if TYPE_CHECKING:
@@ -30,20 +31,12 @@ def add_verbs(
         ("inspect", "tell the label, libvirt's owner attributes, users and leftovers of images"),
         ("restore", "mend leaked counters and stale levels of images that nobody uses"),
     ):
-        verb = verbs.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=parser.epilog,
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-        general(verb)
+        verb = add_group_verb(verbs, parser, name, summary, general)
         verb.add_argument(
             "paths", metavar="PATH", nargs="+", help="an image: a file or a block device"
         )
         add_root(verb)
-        add_guests_option(verb)
+        add_guests(verb)
         if name == "inspect":
             verb.add_argument(
                 "--exit-code", action="store_true", help="exit with 1 if there are leftovers"
@@ -54,17 +47,13 @@ def add_verbs(
                 action="store_true",
                 help="tell what would be mended, and change nothing; exit with 1 if anything would",
             )
-            verb.add_argument(
-                "--offline",
-                action="store_true",
-                help="SELinux need not run here: the attributes are what counts",
-            )
+            add_offline(verb)
             verb.add_argument(
                 "--no-other-host",
                 action="store_true",
                 help="no other host uses what lies on a network or cluster file system",
             )
-            add_journal_option(verb)
+            add_journal(verb)
 
 
 def run(options: argparse.Namespace, write: Write) -> int:

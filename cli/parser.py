@@ -9,6 +9,7 @@ from typing import Any, Callable, Optional
 
 import svirtlib
 from svirtlib.cli import reports
+from svirtlib.cli.options import count, seconds_up_to
 from svirtlib.findings import Severity
 
 __all__ = ["FORMATS", "make_parser"]
@@ -187,29 +188,9 @@ def _sources(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--timeout",
         metavar="SECONDS",
-        type=_seconds,
+        type=seconds_up_to(86400),
         help="give libvirt up after so long without an answer (default: 30)",
     )
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds above 0")
-    return seconds
-
-
-def _count(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = -1
-    if count < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
-    return count
 
 
 def _severity(text: str) -> Severity:
@@ -233,7 +214,7 @@ def _check(add: _Add) -> None:
     group.add_argument(
         "--max-subjects",
         metavar="N",
-        type=_count,
+        type=count,
         default=10_000,
         help="name at most N reached guests a finding (default: 10000)",
     )

@@ -6,6 +6,7 @@ import argparse
 from typing import Any, Callable
 
 from svirtlib.cli import storagechange, storageverify
+from svirtlib.cli.options import add_group_verb
 
 __all__ = ["add_verbs", "run"]
 
@@ -42,16 +43,7 @@ def add_verbs(
     """Add the verbs of the group; *general* adds the options that all have."""
     verbs: Any = parser.add_subparsers(dest="storage_verb", metavar="VERB", required=True)
     for name, (add_options, _, summary) in _VERBS.items():
-        verb = verbs.add_parser(
-            name,
-            help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=parser.epilog,
-            formatter_class=parser.formatter_class,
-            allow_abbrev=False,
-        )
-        general(verb)
-        add_options(verb)
+        add_options(add_group_verb(verbs, parser, name, summary, general))
 
 
 def run(options: argparse.Namespace, write: Write) -> int:

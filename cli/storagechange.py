@@ -10,6 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional
 
 from svirtlib.cli.exitcodes import ExitCode
+from svirtlib.cli.options import (
+    add_cross,
+    add_guests,
+    add_jobs,
+    add_journal,
+    add_offline,
+    add_root,
+    count,
+)
 from svirtlib.cli.streams import tell
 from svirtlib.formats.plain import printable
 
@@ -20,10 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_apply_options",
-    "add_guests_option",
-    "add_journal_option",
     "add_plan_options",
-    "add_root",
     "add_undo_options",
     "apply",
     "plan",
@@ -57,14 +63,8 @@ def add_apply_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="take a path although the rules give it the type of another service",
     )
-    group.add_argument(
-        "--jobs",
-        metavar="N",
-        type=_jobs,
-        default=0,
-        help="set labels with N processes (default: as many as there are processors)",
-    )
-    add_journal_option(group)
+    add_jobs(group, "set labels")
+    add_journal(group)
     _add_most(group)
 
 
@@ -78,20 +78,8 @@ def add_undo_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--list", action="store_true", help="list the changes that are known")
     add_root(parser)
-    add_guests_option(parser)
-    add_journal_option(parser)
-
-
-def add_journal_option(group: Any) -> None:
-    """Add the option that tells where changes are written down."""
-    from svirtlib.backends.changes import DEFAULT_FOLDER
-
-    group.add_argument(
-        "--journal",
-        metavar="DIR",
-        default=DEFAULT_FOLDER,
-        help=f"where changes are written down before they are made (default: {DEFAULT_FOLDER})",
-    )
+    add_guests(parser)
+    add_journal(parser)
 
 
 def _add_request(parser: argparse.ArgumentParser) -> None:
@@ -137,64 +125,21 @@ def _add_request(parser: argparse.ArgumentParser) -> None:
         help="set whole contexts as 'restorecon -F' does: user, role and range too, customizable "
         "types, and leftovers of guests; never what is in use",
     )
-    group.add_argument(
-        "--cross-filesystems",
-        dest="cross",
-        action="store_true",
-        help="go on into file systems that are mounted below",
-    )
+    add_cross(group)
     group = parser.add_argument_group("where")
-    group.add_argument(
-        "--offline",
-        action="store_true",
-        help="SELinux need not run here: the stored policy and the labels are what counts",
-    )
+    add_offline(group)
     add_root(group)
-    add_guests_option(group)
-
-
-def add_root(group: Any) -> None:
-    """Add the option that names an unpacked system."""
-    group.add_argument(
-        "--root",
-        metavar="DIR",
-        default="/",
-        help="an unpacked system: its policy and its paths, which start below DIR",
-    )
-
-
-def add_guests_option(group: Any) -> None:
-    """Add the option that tells of guests without libvirt."""
-    group.add_argument(
-        "--xml",
-        metavar="XML",
-        action="append",
-        help="files or folders of 'virsh dumpxml' output that tell which images are in use, "
-        "instead of libvirt",
-    )
+    add_guests(group)
 
 
 def _add_most(group: Any) -> None:
     group.add_argument(
         "--max-changes",
         metavar="N",
-        type=_count,
+        type=count,
         default=1000,
         help="name at most N files of each sort (default: 1000); all are counted",
     )
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number")
-    return int(text)
-
-
-def _jobs(text: str) -> int:
-    count = _count(text)
-    if not 1 <= count <= 256:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 256")
-    return count
 
 
 # ---------------------------------------------------------------------------------------------

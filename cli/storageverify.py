@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Callable, Optional
 
 from svirtlib.cli.exitcodes import ExitCode
+from svirtlib.cli.options import add_cross, add_jobs, add_offline, add_root
 from svirtlib.cli.storagechange import show_progress
 from svirtlib.cli.streams import tell
 from svirtlib.formats.plain import printable
@@ -44,32 +45,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="compare whole contexts as 'restorecon -F' sets them: user, role and range too, "
         "customizable types, and labels of guests (default: the type, as restorecon does)",
     )
-    group.add_argument(
-        "--cross-filesystems",
-        dest="cross",
-        action="store_true",
-        help="go on into file systems that are mounted below",
-    )
+    add_cross(group)
     group = parser.add_argument_group("where")
-    group.add_argument(
-        "--offline",
-        action="store_true",
-        help="SELinux need not run here: the stored policy and the labels are what counts",
-    )
-    group.add_argument(
-        "--root",
-        metavar="DIR",
-        default="/",
-        help="an unpacked system: its policy and its paths, which start below DIR",
-    )
+    add_offline(group)
+    add_root(group)
     group = parser.add_argument_group("result")
-    group.add_argument(
-        "--jobs",
-        metavar="N",
-        type=_jobs,
-        default=0,
-        help="compare with N processes (default: as many as there are processors)",
-    )
+    add_jobs(group, "compare")
     group.add_argument(
         "--max-changes",
         metavar="N",
@@ -210,10 +191,4 @@ def _most(text: str) -> Optional[int]:
         return None
     if not (text.isascii() and text.isdigit()):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor 'all'")
-    return int(text)
-
-
-def _jobs(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= 256:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 256")
     return int(text)
