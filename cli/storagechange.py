@@ -23,7 +23,7 @@ from svirtlib.cli.streams import tell
 from svirtlib.formats.plain import printable
 
 if TYPE_CHECKING:
-    from svirtlib.backends.storage import Request
+    from svirtlib.backends.storageplan import Request
     from svirtlib.guests import Inventory
     from svirtlib.storage import Plan, Target
 
@@ -149,12 +149,12 @@ def _add_most(group: Any) -> None:
 
 def plan(options: argparse.Namespace, write: Write) -> int:
     """Tell what apply would do."""
-    from svirtlib.backends import storage
+    from svirtlib.backends import storageplan
 
     request = _request(options)
     inventory, gaps = read_guests(options)
     with show_progress(options, "files looked at") as progress:
-        made = storage.plan(request, inventory, progress=progress)
+        made = storageplan.plan(request, inventory, progress=progress)
     if options.format == "json":
         document = {"schema": "svirt-label/storage-plan/1", **_plan_document(made, request, gaps)}
         write(options, json.dumps(document, indent=2) + "\n")
@@ -168,13 +168,15 @@ def plan(options: argparse.Namespace, write: Write) -> int:
 
 def apply(options: argparse.Namespace, write: Write) -> int:
     """Write the rules and set the labels."""
-    from svirtlib.backends import storage
+    from svirtlib.backends import storageapply
     from svirtlib.backends.changes import Journals
 
     request = _request(options)
     inventory, gaps = read_guests(options)
     with Journals(options.journal) as journals, show_progress(options, "files done") as progress:
-        outcome = storage.apply(request, journals, inventory, jobs=options.jobs, progress=progress)
+        outcome = storageapply.apply(
+            request, journals, inventory, jobs=options.jobs, progress=progress
+        )
     made = outcome.plan
     if options.format == "json":
         document = {
@@ -201,12 +203,12 @@ def apply(options: argparse.Namespace, write: Write) -> int:
 
 def undo(options: argparse.Namespace, write: Write) -> int:
     """Put rules and labels back."""
-    from svirtlib.backends import storage
+    from svirtlib.backends import storageundo
     from svirtlib.backends.changes import Journals
 
     if options.list:
         with Journals(options.journal) as journals:
-            headers = storage.list_changes(journals)
+            headers = storageundo.list_changes(journals)
         if options.format == "json":
             rows = [
                 {
@@ -231,7 +233,7 @@ def undo(options: argparse.Namespace, write: Write) -> int:
         return ExitCode.OK
     inventory, gaps = read_guests(options)
     with Journals(options.journal) as journals, show_progress(options, "files done") as progress:
-        done = storage.undo(
+        done = storageundo.undo(
             journals, options.ident, root=options.root, inventory=inventory, progress=progress
         )
     if options.format == "json":
@@ -274,7 +276,7 @@ _STATES = {"open": "stopped part way", "done": "done", "undone": "undone"}
 
 
 def _request(options: argparse.Namespace) -> Request:
-    from svirtlib.backends.storage import Request
+    from svirtlib.backends.storageplan import Request
     from svirtlib.storagetypes import Purpose
 
     paths = list(options.paths)

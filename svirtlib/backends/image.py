@@ -25,7 +25,7 @@ from svirtlib.backends.changes import AttributesRecord, Journal, Journals
 from svirtlib.backends.filecontexts import FileContexts
 from svirtlib.backends.inuse import Users, find_users
 from svirtlib.backends.mounts import Mount, mount_of, read_mounts
-from svirtlib.backends.storage import refuse_without_selinux
+from svirtlib.backends.storageapply import refuse_without_selinux
 from svirtlib.backends.walk import LABEL, Pinned, Walk, attribute
 from svirtlib.errors import (
     BackendError,

@@ -1,0 +1,336 @@
+"""Write rules and set labels for storage of guests, as planned.
+
+Nothing is changed before the journal tells of it. Rules are changed in one transaction of
+libsemanage; labels by :mod:`svirtlib.backends.relabel`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from typing import Optional
+
+from attr import evolve, frozen
+
+from svirtlib.backends import journal as log
+from svirtlib.backends.changes import (
+    Journal,
+    Journals,
+    RuleRecord,
+)
+from svirtlib.backends.filecontexts import FileContexts, policy_folder
+from svirtlib.backends.inuse import find_users
+from svirtlib.backends.relabel import Relabelling
+from svirtlib.backends.rulestore import LocalRule, RuleStore
+from svirtlib.backends.storageplan import (
+    Progress,
+    Request,
+    filled,
+    mode_here,
+    targets_of,
+    trees,
+)
+from svirtlib.backends.walk import Walk
+from svirtlib.errors import (
+    BackendError,
+    BackendUnavailableError,
+    PartialChangeError,
+    StorageError,
+    SvirtError,
+    quote,
+)
+from svirtlib.guests import Inventory, Mode
+from svirtlib.storage import Change, Plan, RuleAction
+from svirtlib.storagepaths import shown
+from svirtlib.wording import several
+
+__all__ = [
+    "Outcome",
+    "apply",
+    "refuse_without_selinux",
+]
+
+
+@frozen
+class Outcome:
+    """What ``apply`` did.
+
+    Attributes:
+        plan: as it was made before.
+        rules: how many rules were changed.
+        files: how many labels were changed.
+        changes: the first of these.
+        ident: name of the change, for undo; None where nothing was changed.
+        resumed: it went on with a change that had stopped part way.
+    """
+
+    plan: Plan
+    rules: int = 0
+    files: int = 0
+    changes: tuple[Change, ...] = ()
+    ident: Optional[str] = None
+    resumed: bool = False
+
+
+class _Recorder:
+    """The journal of one call: made when the first change is about to be made.
+
+    A change of the same things that stopped part way is gone on with in its own journal, so
+    that one undo takes back all of it.
+    """
+
+    def __init__(
+        self, journals: Journals, command: str, paths: Sequence[str], root: str, fingerprint: str
+    ) -> None:
+        self._journals = journals
+        self._wanted = (command, paths, root, fingerprint)
+        self.journal: Optional[Journal] = None
+        self.resumed = False
+        for header in journals.list():
+            if header.state == "open" and header.fingerprint == fingerprint:
+                self.journal = journals.open(header.ident)
+                self.resumed = True
+
+    def open(self) -> Journal:
+        """Return the journal; processes that write to it together must all have the same one."""
+        if self.journal is None:
+            self.journal = self._journals.create(*self._wanted)
+        return self.journal
+
+    def rules(self, record: RuleRecord) -> None:
+        self.open().rules(record)
+
+    def labels(
+        self,
+        paths: Sequence[bytes],
+        inodes: Sequence[int],
+        old: Sequence[Optional[bytes]],
+        new: Sequence[bytes],
+    ) -> None:
+        self.open().labels(paths, inodes, old, new)
+
+    @property
+    def ident(self) -> Optional[str]:
+        """Name of the change, or None while nothing was changed."""
+        if self.journal is None or self.journal.empty():
+            return None
+        return self.journal.header.ident
+
+    def done(self) -> None:
+        """Note that all was done."""
+        if self.ident is not None:
+            self.open().state("done")
+
+    def close(self) -> None:
+        """Close the journal; one that tells of nothing is removed."""
+        if self.journal is not None:
+            if self.journal.empty():
+                self.journal.remove()
+            self.journal.close()
+
+
+def apply(
+    request: Request,
+    journals: Journals,
+    inventory: Optional[Inventory] = None,
+    *,
+    jobs: int = 1,
+    progress: Progress = lambda _: None,
+) -> Outcome:
+    """Write the rules that are missing, then set the labels that differ.
+
+    Args:
+        request: what is asked for.
+        journals: where changes are written down before they are made.
+        inventory: the guests of this host, or None where libvirt was not asked.
+        jobs: how many processes set labels; 0 for as many as there are processors.
+        progress: told now and then how many files were looked at.
+
+    Raises:
+        StorageError: a path or type must not be labelled, or cannot be; nothing was changed.
+        BackendError: nothing could be changed.
+        PartialChangeError: it stopped after the first change; it says how to take that back.
+    """
+    refuse_without_selinux(request.root, offline=request.offline)
+    contexts = FileContexts.open(request.root)
+    with Walk(request.root, cross=request.cross) as walk:
+        made = targets_of(request, contexts, walk)
+        _refuse(made, request)
+        recorder = _Recorder(
+            journals,
+            "storage apply",
+            request.paths,
+            os.path.abspath(request.root),
+            _fingerprint(request),
+        )
+        work: Optional[Relabelling] = None
+        rules = 0
+        try:
+            rules = _write_rules(made, request, recorder)
+            if rules:
+                contexts = FileContexts.open(request.root)
+            work = Relabelling(
+                walk,
+                contexts,
+                customizable=contexts.customizable,
+                users=lambda: find_users(inventory),
+                force=request.force,
+                most=request.most,
+                progress=progress,
+                journal=recorder,
+                jobs=jobs or len(os.sched_getaffinity(0)),
+            )
+            recorder.open()
+            work.run(trees(made.targets))
+            recorder.done()
+        except (SvirtError, OSError, KeyboardInterrupt) as error:
+            changed = 0 if work is None else work.changed
+            if isinstance(error, SvirtError) and not rules and not changed:
+                raise
+            ident = recorder.ident
+            if ident is None:
+                raise
+            _announce_apply(request, ident, rules, changed, stopped=str(error) or "interrupted")
+            raise PartialChangeError(
+                done=f"{several(rules, 'rule')} and {several(changed, 'label')} were changed",
+                reason=str(error) or "interrupted",
+                undo=(
+                    f"'svirt-label storage undo {ident}' takes that back, and the same command "
+                    f"again goes on"
+                ),
+            ) from None
+        else:
+            ident = recorder.ident
+        finally:
+            recorder.close()
+    useless = tuple(
+        (shown(target.path), target.advice)
+        for target in made.targets
+        if target.advice is not None and not target.satisfied
+    )
+    if ident is not None:
+        _announce_apply(request, ident, rules, work.changed)
+    made = filled(made, work)
+    return Outcome(
+        plan=evolve(made, unreadable=made.unreadable + useless),
+        rules=rules,
+        files=work.changed,
+        changes=tuple(work.changes),
+        ident=ident,
+        resumed=recorder.resumed,
+    )
+
+
+def _announce_apply(
+    request: Request, ident: str, rules: int, labels: int, *, stopped: Optional[str] = None
+) -> None:
+    log.changed(
+        f"changed {several(rules, 'rule')} and {several(labels, 'label')} of "
+        f"{', '.join(request.paths)}{'' if stopped is None else f', and stopped: {stopped}'}",
+        "storage apply",
+        done=stopped is None,
+        ID=ident,
+        PATH=request.paths,
+        ROOT=os.path.abspath(request.root),
+        RULES=rules,
+        FILES=labels,
+    )
+
+
+def refuse_without_selinux(root: str, *, offline: bool) -> None:
+    """Refuse to change labels that nothing enforces, unless that is what is asked for.
+
+    Raises:
+        BackendUnavailableError: SELinux does not run here.
+    """
+    if offline or root != "/":
+        return
+    mode = mode_here()
+    if mode is Mode.DISABLED:
+        raise BackendUnavailableError(
+            "SELinux does not run here, so labels would protect nothing, and nothing was changed; "
+            "--offline changes the stored policy and the labels all the same, for the time when "
+            "it runs; --root does so below another folder"
+        )
+    if mode is None:
+        raise BackendUnavailableError(
+            "whether SELinux runs here cannot be told, so nothing was changed; run on the host "
+            "itself, or with --offline"
+        )
+
+
+def _refuse(made: Plan, request: Request) -> None:
+    """Refuse what would take storage from another service, or could have no effect."""
+    for target in made.targets:
+        if target.rule.replaces is not None and not request.override:
+            raise StorageError(
+                f"{quote(shown(target.path))}: the rules give it the type {target.rule.replaces}, "
+                f"so it belongs to something else, which would lose it; name another folder, or "
+                f"say --override"
+            )
+    if not any(target.labels or target.satisfied for target in made.targets):
+        advice = "; ".join(dict.fromkeys(target.advice or "" for target in made.targets))
+        raise BackendUnavailableError(f"nothing can be labelled, and nothing was changed: {advice}")
+
+
+def _fingerprint(request: Request) -> str:
+    wanted = [
+        sorted(request.paths),
+        request.purpose.value,
+        request.type,
+        request.range,
+        request.kind,
+        request.force,
+        request.cross,
+        os.path.abspath(request.root),
+    ]
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
+
+
+def _write_rules(made: Plan, request: Request, recorder: _Recorder) -> int:
+    """Make the rules be as planned, in one transaction; return how many were changed.
+
+    Raises:
+        SvirtError: it cannot be done; the store is as it was.
+    """
+    planned = [
+        target.rule
+        for target in made.targets
+        if target.rule.action not in (RuleAction.COVERED, RuleAction.USELESS)
+    ]
+    if not planned:
+        return 0
+    policy = os.path.basename(policy_folder(request.root))
+    pending = [rule for rule in planned if rule.pending]
+    try:
+        store = RuleStore(request.root, policy)
+        held = store.local_rules()
+    except BackendError:
+        if not pending:
+            # The rules are in effect; whether the store has them, too, cannot be asked.
+            return 0
+        raise
+    after = {(rule.pattern, rule.kind): rule.context for rule in planned}
+    differ = [key for key, context in after.items() if held.get(key) != context]
+    # A commit that was cut off leaves rules in the store that the policy's files lack.
+    again = [(rule.pattern, rule.kind) for rule in pending]
+    keys = list(dict.fromkeys([*differ, *again]))
+    if not keys:
+        return 0
+    wanted = tuple(LocalRule(*key, after[key]) for key in keys)
+    recorder.rules(
+        RuleRecord(policy, tuple(LocalRule(*key, held.get(key)) for key in keys), wanted)
+    )
+    store.change(wanted, again=bool(again))
+    # Now, for what comes next may be cut off.
+    log.changed(
+        f"wrote {several(len(keys), 'file-context rule')}",
+        "storage apply",
+        ID=recorder.ident or "",
+        ROOT=os.path.abspath(request.root),
+        FCONTEXT=[f"{rule.pattern} {rule.kind} {rule.context}" for rule in wanted],
+        RULES=len(keys),
+    )
+    return len(keys)
