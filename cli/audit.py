@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Callable, Optional
 
+from svirtlib.cli import booleans
 from svirtlib.errors import SelectionError
 from svirtlib.findings import Report
 
@@ -58,6 +59,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="default",
         help="whom the host is for, which makes some devices graver",
     )
+    booleans.add_options(parser)
 
 
 def run(
@@ -66,10 +68,16 @@ def run(
     progress: Optional[Progress],
     write: Callable[[Report], None],
     status: Callable[[Report], int],
+    write_text: Callable[[argparse.Namespace, str], None],
 ) -> int:
     """Audit, write the report and return the exit status."""
     from svirtlib.audit import run_audit, select_audit_rules
 
+    booleans.check_options(options)
+    if options.apply_booleans == "undo":
+        return booleans.undo(options, write_text)
+    if options.apply_booleans is not None:
+        return booleans.run(options, *_read(options, progress), write_text)
     rules = select_audit_rules(options.only)
     inventory, host = _read(options, progress)
     report = run_audit(

@@ -66,7 +66,7 @@ def audit(options: argparse.Namespace) -> int:
         return reports.status(options, report)
 
     progress = _Progress() if _wants_progress(options) else None
-    return run(options, _ignored(options), progress, write, status)
+    return run(options, _ignored(options), progress, write, status, _write)
 
 
 def console_rules(options: argparse.Namespace) -> int:

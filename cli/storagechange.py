@@ -36,6 +36,7 @@ __all__ = [
     "read_guests",
     "show_progress",
     "undo",
+    "undo_change",
 ]
 
 Write = Callable[[argparse.Namespace, str], None]
@@ -232,9 +233,24 @@ def undo(options: argparse.Namespace, write: Write) -> int:
             write(options, "\n".join(lines or ["no change is known"]) + "\n")
         return ExitCode.OK
     inventory, gaps = read_guests(options)
-    with Journals(options.journal) as journals, show_progress(options, "files done") as progress:
+    return undo_change(options, write, options.journal, options.ident, inventory, gaps)
+
+
+def undo_change(
+    options: argparse.Namespace,
+    write: Write,
+    folder: str,
+    ident: Optional[str],
+    inventory: Optional[Inventory] = None,
+    gaps: Sequence[str] = (),
+) -> int:
+    """Take one change back, the last one without a name."""
+    from svirtlib.backends import storageundo
+    from svirtlib.backends.changes import Journals
+
+    with Journals(folder) as journals, show_progress(options, "files done") as progress:
         done = storageundo.undo(
-            journals, options.ident, root=options.root, inventory=inventory, progress=progress
+            journals, ident, root=options.root or "/", inventory=inventory, progress=progress
         )
     if options.format == "json":
         document: dict[str, object] = {
@@ -242,6 +258,7 @@ def undo(options: argparse.Namespace, write: Write) -> int:
             "id": done.header.ident,
             "complete": not done.kept_count,
             "rules_restored": done.rules,
+            "booleans_restored": done.booleans,
             "files_restored": done.files,
             "files_gone": done.gone,
             "kept_count": done.kept_count,
@@ -251,7 +268,8 @@ def undo(options: argparse.Namespace, write: Write) -> int:
     else:
         lines = [
             f"put back what {done.header.ident} changed ({done.header.command} "
-            f"{printable(' '.join(done.header.paths))}): {done.rules} rules, {done.files} files"
+            f"{printable(' '.join(done.header.paths))}): {done.rules} rules, {done.files} files, "
+            f"{done.booleans} booleans"
         ]
         if done.gone:
             lines.append(f"{done.gone} files are gone")

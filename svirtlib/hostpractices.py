@@ -7,6 +7,8 @@ from typing import Optional
 
 from attr import frozen
 
+from svirtlib.booleans import Boolean
+
 __all__ = [
     "BlockDevice",
     "LvmConfig",
@@ -242,7 +244,7 @@ class Practices:
     pci: Optional[tuple[PciDevice, ...]] = None
     unsafe_interrupts: Optional[Setting] = None
     selinux: Optional[SelinuxConfig] = None
-    booleans: Optional[tuple[tuple[str, bool], ...]] = None
+    booleans: Optional[tuple[Boolean, ...]] = None
     units: Optional[frozenset[str]] = None
     listen_option: Optional[Setting] = None
     socket_mode: Optional[Setting] = None

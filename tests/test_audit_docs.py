@@ -6,7 +6,8 @@ In the section "Example" of a page, blocks are marked by what follows the langua
     ```conf bad /etc/some/file     a file of their host
     ```pki bad /etc/some/folder    certificates there: what is odd about them
     ```console bad                 modes of files, as ls -l shows them; sockets, as ss
-                                   does, and booleans, as getsebool does
+                                   does, and booleans, as getsebool or
+                                   semanage does
     ```nft bad                     a firewall, as nft -j shows it
     ```map bad                     who may use which console
     ```text                        what the rule says of the bad case, message and remedy
@@ -31,6 +32,7 @@ from needs import require
 
 from svirtlib.audit import ALL_RULES, Need, run_audit
 from svirtlib.backends.audit import audit_tree, input_filtered
+from svirtlib.booleans import Boolean
 from svirtlib.guests import Inventory
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,7 +96,12 @@ def _report(folder, page, case, rules=ALL_RULES):
             seen["listening"] = tuple((address, int(port)) for address, port in ports)
         elif text.startswith("$ getsebool "):
             states = re.findall(r"^(\w+) --> (on|off)$", text, re.MULTILINE)
-            seen["booleans"] = tuple((name, state == "on") for name, state in states)
+            seen["booleans"] = tuple(Boolean(name, state == "on") for name, state in states)
+        elif text.startswith("$ semanage boolean "):
+            states = re.findall(r"^(\w+) +\((\w+) *, *(\w+)\)", text, re.MULTILINE)
+            seen["booleans"] = tuple(
+                Boolean(name, stored == "on", live == "on") for name, live, stored in states
+            )
         elif kind == "console":
             tree.modes(text)
     profile = re.search(r"`--profile ([a-z-]+)`", page.split("\n## Example\n")[1])

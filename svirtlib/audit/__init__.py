@@ -62,6 +62,8 @@ from svirtlib.audit.sasl_sasldb import SaslSasldb
 from svirtlib.audit.secret_file_mode import SecretFileMode
 from svirtlib.audit.selinux_boolean_excess import SelinuxBooleanExcess
 from svirtlib.audit.selinux_boolean_missing import SelinuxBooleanMissing
+from svirtlib.audit.selinux_boolean_not_persistent import SelinuxBooleanNotPersistent
+from svirtlib.audit.selinux_boolean_unknown import SelinuxBooleanUnknown
 from svirtlib.audit.selinux_not_enforcing import SelinuxNotEnforcing
 from svirtlib.audit.spice_channel_insecure import SpiceChannelInsecure
 from svirtlib.audit.spice_cleartext_exposed import SpiceCleartextExposed
@@ -93,12 +95,32 @@ from svirtlib.audit.x509_key_mismatch import X509KeyMismatch
 from svirtlib.audit.x509_key_usage import X509KeyUsage
 from svirtlib.audit.x509_missing import X509Missing
 from svirtlib.audit.x509_weak_key import X509WeakKey
+from svirtlib.booleans import BooleanPlan, plan_booleans
 from svirtlib.engine import Selection, select_rules
+from svirtlib.errors import BackendUnavailableError
 from svirtlib.findings import Finding, NotRun, Report
 from svirtlib.guests import Inventory
 from svirtlib.hostconfig import HostConfig
 
-__all__ = ["ALL_RULES", "PROFILES", "AuditRule", "Need", "run_audit", "select_audit_rules"]
+__all__ = [
+    "ALL_RULES",
+    "PROFILES",
+    "AuditRule",
+    "Need",
+    "plan_for_guests",
+    "run_audit",
+    "select_audit_rules",
+]
+
+#: Where that is written which decides on booleans.
+_NEEDED_BY_BOOLEANS = (
+    "/etc/fstab",
+    "/etc/libvirt/qemu",
+    "/etc/selinux/",
+    "/proc/self/mounts",
+    "/run/libvirt/qemu",
+    "/sys/fs/selinux/",
+)
 
 #: Every rule, the worst first; within a severity by name.
 ALL_RULES: tuple[AuditRule, ...] = (
@@ -178,10 +200,12 @@ ALL_RULES: tuple[AuditRule, ...] = (
     IpForwardState(),
     SaslSasldb(),
     SelinuxBooleanExcess(),
+    SelinuxBooleanNotPersistent(),
     SpiceUsbRedir(),
     StorageNfsSec(),
     VncAutoUnixSocketInert(),
     VncPasswordTruncated(),
+    SelinuxBooleanUnknown(),
     SpiceClipboard(),
 )
 
@@ -234,6 +258,49 @@ def run_audit(
             findings.extend(rule.run(facts))
     gaps = () if host is None else host.unreadable
     return selection.report(findings, (*inventory.unreadable, *gaps, *facts.undecided), not_run)
+
+
+def plan_for_guests(
+    inventory: Inventory,
+    host: HostConfig,
+    *,
+    guests: Collection[str] = (),
+    turn_off: bool = False,
+) -> BooleanPlan:
+    """Return which SELinux booleans guests need, and which would have to change for that.
+
+    Args:
+        inventory: the guests, with their devices.
+        host: the configuration of their host.
+        guests: names or UUIDs; only what one of them needs is turned on. Empty: all.
+        turn_off: turn those off that are on without need; not done where some guest or mount
+            could not be looked at, as it may be what needs them.
+
+    Raises:
+        SelectionError: a guest does not exist.
+        BackendUnavailableError: no policy of the host could be asked.
+    """
+    chosen = Selection.make(inventory, ALL_RULES, guests=guests, ignore=(), verb="audit")
+    facts = AuditFacts(inventory, host)
+    gaps = [*inventory.unreadable]
+    gaps += [gap for gap in host.unreadable if gap.what.startswith(_NEEDED_BY_BOOLEANS)]
+    if facts.practices.booleans is None:
+        told = "".join(f"; {gap.what}: {gap.reason}" for gap in gaps)
+        raise BackendUnavailableError(
+            f"no policy of the host could be asked for its booleans{told}; install one (Debian: "
+            f"selinux-policy-default, Fedora: selinux-policy-targeted), or name another --root"
+        )
+    notes = []
+    if turn_off and gaps:
+        turn_off = False
+        notes.append("nothing is turned off, as what could not be read may need it")
+    return BooleanPlan(
+        plan_booleans(
+            facts.practices.booleans, facts.boolean_needs, guests=chosen.wanted, turn_off=turn_off
+        ),
+        tuple(notes),
+        tuple((gap.what, gap.reason) for gap in gaps),
+    )
 
 
 def _missing(facts: AuditFacts) -> set[Need]:

@@ -8,14 +8,17 @@ from typing import Optional
 
 from attr import evolve, frozen
 
+from svirtlib.booleans import Boolean, is_missing
 from svirtlib.consolerules import ConsoleUser
 from svirtlib.consoles import Console, Exposure, consoles_of_arguments, effective_console
 from svirtlib.devices import Devices, Graphics
+from svirtlib.filesystems import boolean_for
 from svirtlib.findings import Evidence
 from svirtlib.guests import Guest, Inventory, Unreadable
 from svirtlib.hostconfig import Arguments, Certificate, CertificateStore, HostConfig
 from svirtlib.hostpractices import BlockDevice, MountEntry, Practices, classify_by_name
 from svirtlib.settings import Settings
+from svirtlib.storagetypes import is_for_guests
 from svirtlib.wording import listed, several
 
 __all__ = ["PROFILES", "AuditFacts", "Seat"]
@@ -24,15 +27,6 @@ __all__ = ["PROFILES", "AuditFacts", "Seat"]
 PROFILES = ("default", "public-cloud", "confidential")
 
 _NO_DEVICES = Devices()
-
-#: Which boolean opens which file system to guests.
-_MOUNT_BOOLEANS = (
-    ("nfs", "virt_use_nfs"),
-    ("cifs", "virt_use_samba"),
-    ("smb3", "virt_use_samba"),
-    ("fuse", "virt_use_fusefs"),
-)
-_REMOTE = tuple(kind for kind, _ in _MOUNT_BOOLEANS)
 
 
 @frozen
@@ -72,6 +66,21 @@ def _device_needs(devices: Devices) -> Iterator[tuple[str, str]]:
             yield "virt_use_glusterd", link.source
     if "sdl" in devices.displays:
         yield "virt_use_xserver", "SDL window"
+
+
+def _labelled_for_guests(mount: MountEntry) -> bool:
+    """Tell whether files there have a type of storage for guests, which calls for no boolean.
+
+    NFS 4.2 with labels of its own shows ``seclabel`` once it is mounted.
+    """
+    for option in mount.options.replace('"', "").split(","):
+        key, _, value = option.partition("=")
+        parts = value.split(":")
+        if option == "seclabel" or (
+            key == "context" and len(parts) > 2 and is_for_guests(parts[2])
+        ):
+            return True
+    return False
 
 
 class AuditFacts:
@@ -213,28 +222,39 @@ class AuditFacts:
                 while folder.startswith("/") and folder not in mounts:
                     folder = folder.rpartition("/")[0]
                 holder = mounts.get(folder)
-                if holder is not None and holder.kind.startswith(_REMOTE):
+                if holder is not None and boolean_for(holder.kind) is not None:
                     found.setdefault(holder, []).append((guest, image.path or ""))
         return found
 
     @cached_property
+    def booleans(self) -> dict[str, Boolean]:
+        """The booleans of the policy, by name."""
+        return {one.name: one for one in self.practices.booleans or ()}
+
+    @cached_property
     def boolean_needs(self) -> dict[str, list[tuple[str, str]]]:
-        """For each boolean of the policy that guests need: their names, and what for."""
+        """For each boolean that guests need: their names, and what for.
+
+        Where a policy lacks one of those that only some have, its rules allow the same without.
+        """
         needs: dict[str, list[tuple[str, str]]] = {}
         for mount, uses in self.remote_mounts.items():
-            name = next(value for key, value in _MOUNT_BOOLEANS if mount.kind.startswith(key))
-            for guest, _ in uses:
-                needs.setdefault(name, []).append((guest.name, f"{mount.kind} at {mount.target}"))
-        exists = {name for name, _ in self.practices.booleans or ()}
-        for guest in self.inventory.guests:
-            devices = self.devices(guest)
-            for name, what in _device_needs(devices):
-                # Where a policy has no boolean for it, its rules allow it without one.
-                if name in exists:
+            name = boolean_for(mount.kind)
+            if name is not None and not _labelled_for_guests(mount):
+                for guest, _ in uses:
+                    what = f"{mount.kind} at {mount.target}"
                     needs.setdefault(name, []).append((guest.name, what))
-            if guest.virt_type == "qemu" and "virt_use_vfio" in exists:
+        sanlock = self.conf is not None and self.conf.text("lock_manager") == "sanlock"
+        for guest in self.inventory.guests:
+            wanted = list(_device_needs(self.devices(guest)))
+            if guest.virt_type == "qemu" and "virt_use_vfio" in self.booleans:
                 # Of the two policies, the one with that boolean asks for execmem too.
-                needs.setdefault("virt_use_execmem", []).append((guest.name, "TCG"))
+                wanted.append(("virt_use_execmem", "TCG"))
+            if sanlock:
+                wanted.append(("virt_use_sanlock", "lock_manager"))
+            for name, what in wanted:
+                if name in self.booleans or is_missing(name, self.booleans):
+                    needs.setdefault(name, []).append((guest.name, what))
         return needs
 
     @cached_property

@@ -6,24 +6,9 @@ from collections.abc import Iterator
 
 from svirtlib.audit._facts import AuditFacts
 from svirtlib.audit._rule import AuditRule, Need
+from svirtlib.booleans import excess
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.wording import command, listed
-
-#: Booleans that are off in Debian's and Fedora's policies, and open something to all guests.
-_OFF = (
-    "virt_use_nfs",
-    "virt_use_samba",
-    "virt_use_fusefs",
-    "virt_use_glusterd",
-    "virt_use_comm",
-    "virt_use_sysfs",
-    "virt_use_vfio",
-    "virt_use_evdev",
-    "virt_use_xserver",
-    "virt_use_rawip",
-    "virt_use_pcscd",
-    "virt_use_execmem",
-)
 
 
 class SelinuxBooleanExcess(AuditRule):
@@ -37,9 +22,7 @@ class SelinuxBooleanExcess(AuditRule):
 
     def run(self, facts: AuditFacts) -> Iterator[Finding]:
         """Yield one finding for all booleans."""
-        states = dict(facts.practices.booleans or ())
-        needed = facts.boolean_needs
-        found = [name for name in _OFF if states.get(name) and name not in needed]
+        found = excess(facts.booleans, facts.boolean_needs)
         if found:
             yield self.tell(
                 f"{listed(found, shown=12)} {'is' if len(found) == 1 else 'are'} on, which no "

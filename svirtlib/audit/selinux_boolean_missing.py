@@ -21,9 +21,9 @@ class SelinuxBooleanMissing(AuditRule):
 
     def run(self, facts: AuditFacts) -> Iterator[Finding]:
         """Yield a finding for each boolean."""
-        states = dict(facts.practices.booleans or ())
         for name, uses in facts.boolean_needs.items():
-            if states.get(name) is False:
+            state = facts.booleans.get(name)
+            if state is not None and not state.on:
                 names = sorted({guest for guest, _ in uses})
                 yield self.tell(
                     f"{listed(names)} needs the SELinux boolean {name} "

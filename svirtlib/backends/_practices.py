@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 from svirtlib.backends._tree import Tree
+from svirtlib.booleans import Boolean
 from svirtlib.consolerules import FILES
 from svirtlib.errors import DomainXMLError, SvirtError
 from svirtlib.guests import Guest, Unreadable
@@ -29,7 +30,7 @@ from svirtlib.hostpractices import (
 )
 from svirtlib.xmltree import parse_tree
 
-__all__ = ["read_practices"]
+__all__ = ["policy_type", "read_practices"]
 
 _SYSTEMD = "/etc/systemd/system"
 #: Where sysctl settings stand, the later ones winning.
@@ -286,18 +287,37 @@ def _selinux(tree: Tree, kernel: Sequence[Setting]) -> Optional[SelinuxConfig]:
     return SelinuxConfig(mode, origin, off)
 
 
-def _booleans(tree: Tree) -> Optional[tuple[tuple[str, bool], ...]]:
-    live = "/sys/fs/selinux/booleans"
-    names = tree.names(live)
-    if names:
-        return tuple(
-            (name, (tree.text(f"{live}/{name}") or "0").split()[:1] == ["1"]) for name in names
-        )
-    kind = "targeted"
+def _booleans(tree: Tree) -> Optional[tuple[Boolean, ...]]:
+    """Return the booleans, as the kernel has them and as the next boot will."""
+    folder = "/sys/fs/selinux/booleans"
+    live = {
+        name: (tree.text(f"{folder}/{name}") or "0").split()[:1] == ["1"]
+        for name in tree.names(folder)
+    }
+    stored = _stored_booleans(tree)
+    if not live and stored is None:
+        return None
+    return tuple(
+        Boolean(name, None if stored is None else stored.get(name), live.get(name))
+        for name in sorted({*live, *(stored or ())})
+    )
+
+
+def policy_type(tree: Tree) -> str:
+    """Return the policy's name; libselinux takes ``targeted`` where none is set."""
     for line, _ in _lines(tree, "/etc/selinux/config"):
-        if line.startswith("SELINUXTYPE="):
-            kind = line.partition("=")[2].strip()
-    folder = f"/etc/selinux/{os.path.basename(kind)}/policy"
+        name, equals, value = line.partition("=")
+        if equals and name.strip() == "SELINUXTYPE" and value.strip():
+            return os.path.basename(value.strip())
+    return "targeted"
+
+
+def _stored_booleans(tree: Tree) -> Optional[dict[str, bool]]:
+    """Return the booleans of the policy that the next boot loads, or None where none can be asked.
+
+    libsemanage writes local settings into that file, too.
+    """
+    folder = f"/etc/selinux/{policy_type(tree)}/policy"
     policies = [name for name in tree.names(folder) if re.fullmatch(r"policy\.\d+", name)]
     if not policies:
         return None
@@ -305,12 +325,11 @@ def _booleans(tree: Tree) -> Optional[tuple[tuple[str, bool], ...]]:
     from svirtlib.backends.policy import open_policy
 
     try:
-        with tree.opened(f"{folder}/{newest}") as path:
-            policy = open_policy(path)
+        with tree.opened(f"{folder}/{newest}") as path, open_policy(path) as policy:
+            return policy.booleans()
     except (SvirtError, OSError) as error:
         tree.unreadable[folder] = Unreadable(f"{folder}/{newest}", f"not asked: {error}")
         return None
-    return tuple(sorted(policy.booleans().items()))
 
 
 def _units(tree: Tree) -> Optional[frozenset[str]]:

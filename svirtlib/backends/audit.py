@@ -78,7 +78,12 @@ def audit_documents(
     tree = Tree(root)
     try:
         return inventory, _configuration(
-            tree, inventory.guests, {}, live=False, names=names, console_map=console_map
+            tree,
+            inventory.guests,
+            {},
+            live=tree.root == "/",
+            names=names,
+            console_map=console_map,
         )
     finally:
         tree.close()
@@ -105,7 +110,7 @@ def audit_tree(
         ordered = tuple(sorted(guests.values(), key=lambda guest: (guest.name, guest.uuid or "")))
         inventory = Inventory(guests=ordered, unreadable=tuple(unreadable))
         return inventory, _configuration(
-            tree, ordered, files, live=False, names=names, console_map=console_map
+            tree, ordered, files, live=tree.root == "/", names=names, console_map=console_map
         )
     finally:
         tree.close()

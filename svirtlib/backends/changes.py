@@ -22,7 +22,7 @@ from typing import Any, Optional, Union
 
 from attr import field, frozen
 
-from svirtlib.backends.rulestore import LocalRule
+from svirtlib.backends.rulestore import LocalBoolean, LocalRule
 from svirtlib.errors import (
     BackendDataError,
     BackendError,
@@ -35,10 +35,12 @@ from svirtlib.errors import (
 __all__ = [
     "DEFAULT_FOLDER",
     "AttributesRecord",
+    "BooleanRecord",
     "Journal",
     "JournalHeader",
     "Journals",
     "LabelRecord",
+    "Recorder",
     "RuleRecord",
 ]
 
@@ -82,6 +84,15 @@ class RuleRecord:
 
 
 @frozen
+class BooleanRecord:
+    """Booleans of the policy, as they were and as they shall be."""
+
+    policy: str
+    before: tuple[LocalBoolean, ...]
+    after: tuple[LocalBoolean, ...]
+
+
+@frozen
 class LabelRecord:
     """One file's label, as it was (None: it had none) and as it shall be."""
 
@@ -112,7 +123,7 @@ class AttributesRecord:
     owner_after: Optional[tuple[int, int]] = None
 
 
-Record = Union[RuleRecord, LabelRecord, AttributesRecord]
+Record = Union[RuleRecord, BooleanRecord, LabelRecord, AttributesRecord]
 
 
 class Journal:
@@ -139,6 +150,22 @@ class Journal:
                     "policy": record.policy,
                     "before": [[rule.pattern, rule.kind, rule.context] for rule in record.before],
                     "after": [[rule.pattern, rule.kind, rule.context] for rule in record.after],
+                }
+            }
+        )
+
+    def booleans(self, record: BooleanRecord) -> None:
+        """Write down booleans that are about to be changed.
+
+        Raises:
+            BackendError: it cannot be written; nothing must be changed then.
+        """
+        self._append(
+            {
+                "booleans": {
+                    "policy": record.policy,
+                    "before": [[one.name, one.local, one.live] for one in record.before],
+                    "after": [[one.name, one.local, one.live] for one in record.after],
                 }
             }
         )
@@ -413,6 +440,76 @@ class Journals(contextlib.AbstractContextManager["Journals"]):
             raise BackendError(f"{self.folder}: cannot be written: {error.strerror}") from None
 
 
+class Recorder:
+    """The journal of one call: made when the first change is about to be made.
+
+    A change of the same things that stopped part way is gone on with in its own journal, so
+    that one undo takes back all of it.
+    """
+
+    def __init__(
+        self, journals: Journals, command: str, paths: Sequence[str], root: str, fingerprint: str
+    ) -> None:
+        self._journals = journals
+        self._wanted = (command, paths, root, fingerprint)
+        self.journal: Optional[Journal] = None
+        self.resumed = False
+        for header in journals.list():
+            if header.state == "open" and header.fingerprint == fingerprint:
+                self.journal = journals.open(header.ident)
+                self.resumed = True
+
+    def open(self) -> Journal:
+        """Return the journal; processes that write to it together must all have the same one."""
+        if self.journal is None:
+            self.journal = self._journals.create(*self._wanted)
+        return self.journal
+
+    def rules(self, record: RuleRecord) -> None:
+        """Write rules down, as :meth:`Journal.rules` does."""
+        self.open().rules(record)
+
+    def booleans(self, record: BooleanRecord) -> None:
+        """Write booleans down, as :meth:`Journal.booleans` does."""
+        self.open().booleans(record)
+
+    def labels(
+        self,
+        paths: Sequence[bytes],
+        inodes: Sequence[int],
+        old: Sequence[Optional[bytes]],
+        new: Sequence[bytes],
+    ) -> None:
+        """Write labels down, as :meth:`Journal.labels` does."""
+        self.open().labels(paths, inodes, old, new)
+
+    @property
+    def ident(self) -> Optional[str]:
+        """Name of the change, or None while nothing was changed."""
+        if self.journal is None or self.journal.empty():
+            return None
+        return self.journal.header.ident
+
+    def done(self) -> None:
+        """Note that all was done."""
+        if self.ident is not None:
+            self.open().state("done")
+
+    def drop(self) -> None:
+        """Remove the journal of a call that changed nothing, whatever it was about to."""
+        if self.journal is not None and not self.resumed:
+            self.journal.remove()
+            self.journal.close()
+            self.journal = None
+
+    def close(self) -> None:
+        """Close the journal; one that tells of nothing is removed."""
+        if self.journal is not None:
+            if self.journal.empty():
+                self.journal.remove()
+            self.journal.close()
+
+
 def _lines(path: str, *, heads: bool = False) -> Iterator[bytes]:
     """Yield the whole lines of a journal; with *heads* the first and those that tell its state.
 
@@ -448,6 +545,13 @@ def _decoded(line: bytes) -> Iterator[Record]:
             rules["policy"],
             tuple(LocalRule(*rule) for rule in rules["before"]),
             tuple(LocalRule(*rule) for rule in rules["after"]),
+        )
+    elif "booleans" in document:
+        booleans = document["booleans"]
+        yield BooleanRecord(
+            booleans["policy"],
+            tuple(LocalBoolean(*one) for one in booleans["before"]),
+            tuple(LocalBoolean(*one) for one in booleans["after"]),
         )
     elif "contexts" in document:
         labels = [None if text is None else os.fsencode(text) for text in document["contexts"]]

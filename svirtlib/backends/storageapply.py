@@ -9,17 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
 from typing import Optional
 
 from attr import evolve, frozen
 
 from svirtlib.backends import journal as log
-from svirtlib.backends.changes import (
-    Journal,
-    Journals,
-    RuleRecord,
-)
+from svirtlib.backends.changes import Journals, Recorder, RuleRecord
 from svirtlib.backends.filecontexts import FileContexts, policy_folder
 from svirtlib.backends.inuse import find_users
 from svirtlib.backends.relabel import Relabelling
@@ -74,63 +69,6 @@ class Outcome:
     resumed: bool = False
 
 
-class _Recorder:
-    """The journal of one call: made when the first change is about to be made.
-
-    A change of the same things that stopped part way is gone on with in its own journal, so
-    that one undo takes back all of it.
-    """
-
-    def __init__(
-        self, journals: Journals, command: str, paths: Sequence[str], root: str, fingerprint: str
-    ) -> None:
-        self._journals = journals
-        self._wanted = (command, paths, root, fingerprint)
-        self.journal: Optional[Journal] = None
-        self.resumed = False
-        for header in journals.list():
-            if header.state == "open" and header.fingerprint == fingerprint:
-                self.journal = journals.open(header.ident)
-                self.resumed = True
-
-    def open(self) -> Journal:
-        """Return the journal; processes that write to it together must all have the same one."""
-        if self.journal is None:
-            self.journal = self._journals.create(*self._wanted)
-        return self.journal
-
-    def rules(self, record: RuleRecord) -> None:
-        self.open().rules(record)
-
-    def labels(
-        self,
-        paths: Sequence[bytes],
-        inodes: Sequence[int],
-        old: Sequence[Optional[bytes]],
-        new: Sequence[bytes],
-    ) -> None:
-        self.open().labels(paths, inodes, old, new)
-
-    @property
-    def ident(self) -> Optional[str]:
-        """Name of the change, or None while nothing was changed."""
-        if self.journal is None or self.journal.empty():
-            return None
-        return self.journal.header.ident
-
-    def done(self) -> None:
-        """Note that all was done."""
-        if self.ident is not None:
-            self.open().state("done")
-
-    def close(self) -> None:
-        """Close the journal; one that tells of nothing is removed."""
-        if self.journal is not None:
-            if self.journal.empty():
-                self.journal.remove()
-            self.journal.close()
-
-
 def apply(
     request: Request,
     journals: Journals,
@@ -158,7 +96,7 @@ def apply(
     with Walk(request.root, cross=request.cross) as walk:
         made = targets_of(request, contexts, walk)
         _refuse(made, request)
-        recorder = _Recorder(
+        recorder = Recorder(
             journals,
             "storage apply",
             request.paths,
@@ -240,7 +178,7 @@ def _announce_apply(
 
 
 def refuse_without_selinux(root: str, *, offline: bool) -> None:
-    """Refuse to change labels that nothing enforces, unless that is what is asked for.
+    """Refuse to change what nothing enforces, unless that is what is asked for.
 
     Raises:
         BackendUnavailableError: SELinux does not run here.
@@ -250,9 +188,9 @@ def refuse_without_selinux(root: str, *, offline: bool) -> None:
     mode = mode_here()
     if mode is Mode.DISABLED:
         raise BackendUnavailableError(
-            "SELinux does not run here, so labels would protect nothing, and nothing was changed; "
-            "--offline changes the stored policy and the labels all the same, for the time when "
-            "it runs; --root does so below another folder"
+            "SELinux does not run here, so nothing would be enforced, and nothing was changed; "
+            "--offline changes the stored policy, and labels, all the same, for the time when it "
+            "runs; --root does so below another folder"
         )
     if mode is None:
         raise BackendUnavailableError(
@@ -289,7 +227,7 @@ def _fingerprint(request: Request) -> str:
     return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
 
 
-def _write_rules(made: Plan, request: Request, recorder: _Recorder) -> int:
+def _write_rules(made: Plan, request: Request, recorder: Recorder) -> int:
     """Make the rules be as planned, in one transaction; return how many were changed.
 
     Raises:

@@ -23,9 +23,6 @@ from svirtlib.storagetypes import is_for_guests
 
 __all__ = ["added", "placed", "with_storage"]
 
-#: The state of each boolean of the running policy: ``1 1`` where it is on.
-_BOOLEANS = "/sys/fs/selinux/booleans"
-
 
 def with_storage(inventory: Inventory) -> Inventory:
     """Return the inventory of this host with what it says of the storage of images.
@@ -182,20 +179,10 @@ def _booleans(
 
 
 def _states() -> dict[str, bool]:
-    return _running() if os.path.isdir(_BOOLEANS) else _stored()
+    # Few hosts have images where booleans decide.
+    from svirtlib.backends.rulestore import live_booleans
 
-
-def _running() -> dict[str, bool]:
-    """Return the booleans of the policy that the kernel has loaded.
-
-    Raises:
-        OSError: they cannot be read.
-    """
-    states = {}
-    for name in os.listdir(_BOOLEANS):
-        with open(os.path.join(_BOOLEANS, name), encoding="ascii") as stream:
-            states[name] = stream.read().split()[:1] == ["1"]
-    return states
+    return live_booleans() or _stored()
 
 
 def _stored() -> dict[str, bool]:

@@ -10,6 +10,7 @@ from attr import frozen
 from svirtlib.backends import journal as log
 from svirtlib.backends.changes import (
     AttributesRecord,
+    BooleanRecord,
     JournalHeader,
     Journals,
     LabelRecord,
@@ -17,7 +18,7 @@ from svirtlib.backends.changes import (
 )
 from svirtlib.backends.filecontexts import FileContexts
 from svirtlib.backends.inuse import Users, find_users
-from svirtlib.backends.rulestore import LocalRule, RuleStore
+from svirtlib.backends.rulestore import BooleanStore, LocalRule, RuleStore
 from svirtlib.backends.storageplan import (
     Progress,
     is_local,
@@ -51,6 +52,7 @@ class Undone:
     Attributes:
         header: the change that was taken back.
         rules: how many rules were put back.
+        booleans: how many booleans were put back.
         files: how many files were put back.
         kept: what was not put back, and why.
         kept_count: how many these are; *kept* holds the first.
@@ -59,6 +61,7 @@ class Undone:
 
     header: JournalHeader
     rules: int = 0
+    booleans: int = 0
     files: int = 0
     kept: tuple[FileKept, ...] = ()
     kept_count: int = 0
@@ -122,24 +125,25 @@ def undo(
                 for record in journal.records():
                     work.take(record)
                 work.put_rules_back(journal.header.root)
+                work.put_booleans_back(journal.header.root)
                 if not work.kept_count:
                     journal.state("undone")
                 _announce_undo(journal.header, work)
             except (SvirtError, OSError, KeyboardInterrupt) as error:
-                if isinstance(error, SvirtError) and not work.files and not work.rules:
+                if isinstance(error, SvirtError) and not (
+                    work.files or work.rules or work.booleans
+                ):
                     raise
                 _announce_undo(journal.header, work, stopped=str(error) or "interrupted")
                 raise PartialChangeError(
-                    done=(
-                        f"{several(work.files, 'file')} and {several(work.rules, 'rule')} were "
-                        f"put back"
-                    ),
+                    done=f"{_counted(work)} were put back",
                     reason=str(error) or "interrupted",
                     undo=f"'svirt-label storage undo {ident}' goes on",
                 ) from None
         return Undone(
             header=journal.header,
             rules=work.rules,
+            booleans=work.booleans,
             files=work.files,
             kept=tuple(work.kept),
             kept_count=work.kept_count,
@@ -150,11 +154,11 @@ def undo(
 
 
 def _announce_undo(header: JournalHeader, work: _Undoing, *, stopped: Optional[str] = None) -> None:
-    if not (work.rules or work.files):
+    if not (work.rules or work.files or work.booleans):
         return
     kept = f"; {work.kept_count} stay as they are" if work.kept_count else ""
     log.changed(
-        f"put back {several(work.rules, 'rule')} and {several(work.files, 'file')} of "
+        f"put back {_counted(work)} of "
         f"{header.ident}{kept}{'' if stopped is None else f', and stopped: {stopped}'}",
         "storage undo",
         done=stopped is None and not work.kept_count,
@@ -162,8 +166,16 @@ def _announce_undo(header: JournalHeader, work: _Undoing, *, stopped: Optional[s
         PATH=header.paths,
         ROOT=header.root,
         RULES=work.rules,
+        BOOLEANS=work.booleans,
         FILES=work.files,
         KEPT=work.kept_count,
+    )
+
+
+def _counted(work: _Undoing) -> str:
+    return (
+        f"{several(work.rules, 'rule')}, {several(work.files, 'file')} and "
+        f"{several(work.booleans, 'boolean')}"
     )
 
 
@@ -176,21 +188,25 @@ class _Undoing:
         self._most = most
         self._progress = progress
         self._rules: list[RuleRecord] = []
+        self._booleans: list[BooleanRecord] = []
         self._seen = 0
         self.files = 0
         self.rules = 0
+        self.booleans = 0
         self.gone = 0
         self.kept: list[FileKept] = []
         self.kept_count = 0
 
     def take(self, record: object) -> None:
-        """Put back one file; keep rules for the end.
+        """Put back one file; keep rules and booleans for the end.
 
         Raises:
             BackendError: it cannot be put back.
         """
         if isinstance(record, RuleRecord):
             self._rules.append(record)
+        elif isinstance(record, BooleanRecord):
+            self._booleans.append(record)
         elif isinstance(record, LabelRecord):
             self._file(
                 record.path,
@@ -300,6 +316,33 @@ class _Undoing:
         ]
         store.change(list(dict.fromkeys([*changes, *stale])), again=bool(stale))
         self.rules = len(changes)
+
+    def put_booleans_back(self, root: str) -> None:
+        """Put all booleans back in one transaction.
+
+        Raises:
+            SvirtError: it cannot be done; the store is as it was.
+        """
+        if not self._booleans:
+            return
+        store = BooleanStore(root, self._booleans[0].policy)
+        # Gone on with, a change has several records; the first tells how all was before.
+        before = {one.name: one for record in reversed(self._booleans) for one in record.before}
+        after = {one.name: one for record in self._booleans for one in record.after}
+        now = store.states([*before])
+        changes = []
+        for name, old in before.items():
+            state = now.get(name)
+            if state is None or state.local not in (old.local, after[name].local):
+                self.kept_count += 1
+                reason = "the boolean was changed again since"
+                if state is None:
+                    reason = "the policy does not know this boolean any more"
+                self.kept.append(FileKept(name, None, reason))
+            elif (state.local, state.live) != (old.local, old.live):
+                changes.append(old)
+        store.change(changes)
+        self.booleans = len(changes)
 
     def _keep(self, path: bytes, reason: str) -> None:
         self.kept_count += 1
