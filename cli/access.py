@@ -192,8 +192,13 @@ def _reason(one: PermissionAnswer, answer: AccessAnswer) -> str:
         return f"a type rule allows it to {source}, and the constraints are met"
     if one.cause is Cause.UNCONSTRAINED_TYPE:
         return (
-            f"a type rule allows it to {source}, a type not constrained by categories: the levels "
-            f"alone would not allow it"
+            f"a type rule allows it to {source}, a type not constrained by categories"
+            f"{_exempt(one)}: the levels alone would not allow it"
+        )
+    if one.cause is Cause.UNCONSTRAINED_TARGET:
+        return (
+            f"a type rule allows it to {source}, and the policy opens the type {target}"
+            f"{_exempt(one)} to all levels: these alone would not allow it"
         )
     if one.cause is Cause.UNCONSTRAINED_PERMISSION:
         return (
@@ -223,6 +228,12 @@ def _reason(one: PermissionAnswer, answer: AccessAnswer) -> str:
         else (" (whether a boolean would was not asked: python3-selinux is missing)")
     )
     return f"no type rule allows it to {source} on {target}{more}"
+
+
+def _exempt(one: PermissionAnswer) -> str:
+    """Return the attribute, or the types, that a type is exempt by; an empty text if not known."""
+    operator, _, names = one.exempt.partition(" ")
+    return f" ({'not ' if operator == '!=' else ''}in {names})" if names else ""
 
 
 def _command(name: str, state: bool) -> str:

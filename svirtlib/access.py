@@ -32,6 +32,8 @@ class Cause(enum.Enum):
     TYPE_RULE = "type-rule"
     #: A rule allows it, and the source's type is exempt from the constraint that is not met.
     UNCONSTRAINED_TYPE = "type-not-constrained"
+    #: A rule allows it, and the target's type is exempt from the constraint that is not met.
+    UNCONSTRAINED_TARGET = "target-not-constrained"
     #: A rule allows it, and no constraint looks at levels for this permission.
     UNCONSTRAINED_PERMISSION = "permission-not-constrained"
     #: It would be denied, but the source's type is permissive: the kernel logs, and lets it be.
@@ -60,6 +62,8 @@ class PermissionAnswer:
             state that it would need.
         constraint: with a constraint as the cause, its text as libsepol prints it: the parts
             that are not met end in ``-Fail-``.
+        exempt: with a type that is exempt, what makes it so: an attribute that it has or lacks, as
+            the constraint says it, such as ``!= mcs_constrained_type``.
         booleans_known: it could be asked whether a boolean would allow it.
     """
 
@@ -68,6 +72,7 @@ class PermissionAnswer:
     cause: Cause
     booleans: tuple[tuple[str, bool], ...] = ()
     constraint: str = ""
+    exempt: str = ""
     booleans_known: bool = True
 
 

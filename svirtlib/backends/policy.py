@@ -12,6 +12,7 @@ stand to each other in the same way: a constraint can compare levels, and nothin
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -54,7 +55,9 @@ _MOST_DECISIONS = 500_000
 
 # How libsepol prints a constraint: "mlsconstrain file { read write } ((h1 dom h2 -Fail-) ...".
 _CONSTRAINED = re.compile(r"\S+ \S+ \{([^}]*)\}")
-_UNMET = re.compile(r"\b[lh]1 \S+ [lh]2 -Fail-")
+_UNMET = re.compile(r"\b[lh][12] \S+ [lh][12] -Fail-")
+# A type that meets its part: "(t1 != mcs_constrained_type )"; the source's is t1.
+_MET_BY_TYPE = re.compile(r"\(t([12]) ([!=]= (?:(?! -Fail-)[^()])*?)\s*\)")
 
 #: The class of a file by the kind of its inode.
 _CLASSES = {
@@ -64,7 +67,6 @@ _CLASSES = {
     stat.S_IFCHR: "chr_file",
     stat.S_IFIFO: "fifo_file",
     stat.S_IFSOCK: "sock_file",
-    stat.S_IFLNK: "lnk_file",
 }
 
 
@@ -145,6 +147,8 @@ def open_policy(
         SelectionError: the policy has no such boolean.
     """
     found = find_policy() if path is None else path
+    if found == "":
+        raise PolicyError("the path of the policy is empty; --policy takes a binary policy")
     if found is None:
         return None
     image = _read(found)
@@ -190,24 +194,29 @@ def _read(path: str) -> bytes:
 def target_of(text: str) -> Target:
     """Return what a target on the command line means: a context, or the label of a path.
 
+    A link means what it leads to.
+
     Raises:
+        PolicyError: it can be neither.
         BackendError: the path, or its label, cannot be read.
     """
-    if "/" not in text:
+    # A context has two colons at least, and never a slash.
+    if "/" not in text and (text.count(":") > 1 or not os.path.lexists(text)):
         return Target(text)
     try:
-        status = os.lstat(text)
-        label = os.getxattr(text, "security.selinux", follow_symlinks=False)
+        # As the guest's process does: /dev/vg/web01 is a link, its label says nothing.
+        status = os.stat(text)
+        label = os.getxattr(text, "security.selinux")
     except OSError as error:
-        import errno
-
         if error.errno in (errno.ENODATA, errno.ENOTSUP):
             raise BackendUnavailableError(
-                f"{text} has no SELinux label; say which context it would have instead"
+                f"{quote(text)} has no SELinux label; say which context it would have instead"
             ) from None
         raise BackendUnavailableError(
-            f"the label of {text} cannot be read: {error.strerror}"
+            f"the label of {quote(text)} cannot be read: {error.strerror}"
         ) from None
+    except ValueError:
+        raise PolicyError(f"{quote(text)} is neither a path nor a context") from None
     return Target(
         label.rstrip(b"\0").decode("utf-8", "surrogateescape"),
         _CLASSES.get(stat.S_IFMT(status.st_mode)),
@@ -446,7 +455,7 @@ class Policy:
         answers = []
         for name in wanted:
             if bits & self._bit(target_class, name):
-                answers.append(_granted(name, verdicts[name]))
+                answers.append(self._granted(source, target, target_class, verdicts[name], name))
             else:
                 found = () if booleans is None else booleans.get(name, ())
                 answer = _denied(name, verdicts[name], found)
@@ -454,6 +463,36 @@ class Policy:
                     answer = evolve(answer, allowed=True, cause=Cause.PERMISSIVE)
                 answers.append(evolve(answer, booleans_known=booleans is not None))
         return AccessAnswer(source, target, target_class, tuple(answers), self.source)
+
+    def _granted(
+        self, source: str, target: str, target_class: str, verdict: _sepol.Verdict, permission: str
+    ) -> PermissionAnswer:
+        """Return why a permission is granted."""
+        about_levels = [line for line in _about(verdict, permission) if line.startswith("mls")]
+        if not about_levels:
+            return PermissionAnswer(permission, True, Cause.UNCONSTRAINED_PERMISSION)
+        unmet = [line for line in about_levels if _UNMET.search(line)]
+        if not unmet or self._levels_matter(source, target, target_class, permission):
+            return PermissionAnswer(permission, True, Cause.TYPE_RULE)
+        met = {side: what for line in reversed(unmet) for side, what in _MET_BY_TYPE.findall(line)}
+        cause = Cause.UNCONSTRAINED_TYPE
+        if "2" in met and "1" not in met:
+            cause = Cause.UNCONSTRAINED_TARGET
+        exempt = met.get("2" if cause is Cause.UNCONSTRAINED_TARGET else "1", "")
+        return PermissionAnswer(permission, True, cause, constraint=unmet[0], exempt=exempt)
+
+    def _levels_matter(self, source: str, target: str, target_class: str, permission: str) -> bool:
+        """Tell whether contexts of these kinds are denied a permission at levels that are apart."""
+        one, other = self._subject(source), self._subject(target)
+        if one is None or other is None:
+            return False
+        names = one.low.space.sensitivities
+        granted = self._engine.allowed(
+            f"{one.key}:{names[one.low.sensitivity]}:c0",
+            f"{other.key}:{names[other.low.sensitivity]}:c1",
+            self._engine.target_class(target_class),
+        )
+        return granted is not None and not granted & self._bit(target_class, permission)
 
     def _verdict(
         self, source: str, target: str, target_class: str, permission: str
@@ -567,15 +606,6 @@ def _audit2why() -> Optional[ModuleType]:
     except ImportError:
         return None
     return audit2why if hasattr(audit2why, "analyze") else None
-
-
-def _granted(permission: str, verdict: _sepol.Verdict) -> PermissionAnswer:
-    about_levels = [line for line in _about(verdict, permission) if line.startswith("mls")]
-    unmet = [line for line in about_levels if _UNMET.search(line)]
-    if unmet:
-        return PermissionAnswer(permission, True, Cause.UNCONSTRAINED_TYPE, constraint=unmet[0])
-    cause = Cause.TYPE_RULE if about_levels else Cause.UNCONSTRAINED_PERMISSION
-    return PermissionAnswer(permission, True, cause)
 
 
 def _denied(

@@ -13,7 +13,7 @@ from typing import Optional
 
 from attr import evolve
 
-from svirtlib.access import DomainFacts, PolicyFacts, RefusedContext, TypeAccess
+from svirtlib.access import Cause, DomainFacts, PolicyFacts, RefusedContext, TypeAccess
 from svirtlib.backends.policy import Policy, open_policy
 from svirtlib.context import Context
 from svirtlib.errors import BackendError, InvalidContextError, PolicyError
@@ -28,13 +28,15 @@ __all__ = ["with_policy"]
 #: What an image is to the policy: a file, or a block device.
 _CLASSES = ("file", "blk_file")
 
-#: Source's and target's levels, without the sensitivity, for each relation.
+#: Source's and target's levels, without the sensitivity, for each relation; of as few categories
+#: as can be, as a policy may have no more.
 _LEVELS = {
-    Relation.EQUAL: ("c0,c1", "c0,c1"),
-    Relation.DOMINATES: ("c0.c2", "c0,c1"),
-    Relation.DOMINATED: ("c0,c1", "c0.c2"),
-    Relation.INCOMPARABLE: ("c0,c1", "c2,c3"),
+    Relation.EQUAL: ("c0", "c0"),
+    Relation.DOMINATES: ("c0,c1", "c0"),
+    Relation.DOMINATED: ("c0", "c0,c1"),
+    Relation.INCOMPARABLE: ("c0", "c1"),
 }
+_OWN, _FOREIGN = _LEVELS[Relation.INCOMPARABLE]
 
 
 class Opening:
@@ -201,7 +203,7 @@ def _accesses(policy: Policy, domain: str, image: str, target_class: str) -> Ite
     for relation, (low, high) in _LEVELS.items():
         granted = _granted(policy, f"{domain}:s0:{low}", f"{image}:s0:{high}", target_class)
         if granted is None:
-            return
+            continue
         yield TypeAccess(
             domain,
             image,
@@ -221,28 +223,55 @@ def _granted(policy: Policy, source: str, target: str, target_class: str) -> Opt
 
 
 def _is_bound(policy: Policy, domain: str, accesses: list[TypeAccess]) -> Optional[bool]:
-    """Tell whether categories bind a domain; None if it can do nothing here that shows it.
+    """Tell whether categories bind a domain; None if it can do nothing that would show it.
 
-    Shown by what it may do to the images of this host and, for guests without any, to another
-    process of its own kind.
+    Shown by what it may do to the images of this host; for guests without any to another process
+    of its own kind; else to files of any type of the policy.
     """
-    equal = {
-        (one.target, one.target_class): one for one in accesses if one.relation is Relation.EQUAL
-    }
-    apart = {
-        (one.target, one.target_class): one
-        for one in accesses
-        if one.relation is Relation.INCOMPARABLE
-    }
-    if any(one.read or one.write for one in apart.values()):
-        return False
-    if any(one.read or one.write for one in equal.values()):
+    shown = [
+        _shows_bound(policy, domain, target, target_class)
+        for target, target_class in {(one.target, one.target_class) for one in accesses}
+    ]
+    if any(shown):
         return True
-    own = _granted(policy, f"{domain}:s0:c0,c1", f"{domain}:s0:c0,c1", "process")
-    others = _granted(policy, f"{domain}:s0:c0,c1", f"{domain}:s0:c2,c3", "process")
-    if own is None or others is None or "signal" not in own:
+    if False in shown:
+        return False
+    own = _granted(policy, f"{domain}:s0:{_OWN}", f"{domain}:s0:{_OWN}", "process")
+    others = _granted(policy, f"{domain}:s0:{_OWN}", f"{domain}:s0:{_FOREIGN}", "process")
+    if own is None or others is None:
         return None
-    return "signal" not in others
+    if "signal" in own - others:
+        return True
+    for type_ in policy.types():
+        bound = _shows_bound(policy, domain, f"system_u:object_r:{type_}", "file")
+        if bound is not None:
+            return bound
+    return False if "signal" in own else None
+
+
+def _shows_bound(policy: Policy, domain: str, target: str, target_class: str) -> Optional[bool]:
+    """Tell whether what a domain may do to a target depends on categories.
+
+    None where it may do nothing to it, and where that is the target's doing: some types are open
+    to all levels.
+    """
+    own = _granted(policy, f"{domain}:s0:{_OWN}", f"{target}:s0:{_OWN}", target_class)
+    source, foreign = f"{domain}:s0:{_OWN}", f"{target}:s0:{_FOREIGN}"
+    others = _granted(policy, source, foreign, target_class)
+    used = _used(own)
+    if others is None or not used:
+        return None
+    if used - _used(others):
+        return True
+    answers = policy.explain(source, foreign, target_class, sorted(used)).answers
+    if any(answer.cause is Cause.UNCONSTRAINED_TARGET for answer in answers):
+        return None
+    return False
+
+
+def _used(granted: Optional[set[str]]) -> set[str]:
+    """Return which of reading and writing permissions let a process do."""
+    return set() if granted is None or "open" not in granted else granted & {"read", "write"}
 
 
 def _compares_low(policy: Policy, access: TypeAccess) -> bool:
@@ -251,8 +280,8 @@ def _compares_low(policy: Policy, access: TypeAccess) -> bool:
         return False
     granted = _granted(
         policy,
-        f"{access.source}:s0-s0:c0,c1",
-        f"{access.target}:s0:c0,c1",
+        f"{access.source}:s0-s0:{_OWN}",
+        f"{access.target}:s0:{_OWN}",
         access.target_class,
     )
     return granted is not None and "read" not in granted

@@ -217,14 +217,54 @@ class Facts:
             image: the image.
             relation: how the process's level stands to the image's.
         """
+        asked = self.asked(source, target, image, relation)
+        return access_of_guests(target.type) if asked is None else asked
+
+    def asked(
+        self, source: Context, target: Context, image: Image, relation: Relation
+    ) -> Optional[Access]:
+        """Return what the policy says a process may do to an image; None where it was not asked.
+
+        It takes what :meth:`access` does.
+        """
         target_class = "blk_file" if image.kind is ImageKind.BLOCK else "file"
         key = (str(source.with_range(None)), str(target.with_range(None)), target_class, relation)
         found = self._accesses.get(key)
         if found is None:
-            return access_of_guests(target.type)
+            return None
         if found.write:
             return Access.WRITE
         return Access.READ if found.read else Access.NONE
+
+    def process(self, guest: Guest) -> Optional[Context]:
+        """Return the context of a guest's process, or the one it will have; None if not known."""
+        text = guest.process.context if guest.process is not None else None
+        if text is None and guest.seclabel is not None:
+            text = guest.seclabel.label
+        try:
+            return None if text is None else Context.parse(text)
+        except InvalidContextError:
+            return None
+
+    def policy_lets(
+        self, process: Context, image: Image, context: Context, *, at_best: bool = False
+    ) -> Optional[bool]:
+        """Tell whether the policy lets a process use an image; None where it was not asked.
+
+        Args:
+            process: the process's context.
+            image: the image; it is written to unless it is read-only.
+            context: the image's context.
+            at_best: whatever their levels are: at equal ones, would it?
+        """
+        own, level = self.level(process), self.level(context)
+        if own is None or level is None:
+            return None
+        relation = Relation.EQUAL if at_best else own.relation_to(level)
+        access = self.asked(process, context, image, relation)
+        if access is None or access is Access.WRITE:
+            return None if access is None else True
+        return access is Access.READ and image.mode is ImageMode.READONLY
 
     def _without_label(self, guest: Guest) -> Unconfined | Unreadable:
         """Decide on a running guest whose XML states no label."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Optional
 
 from attr import field, frozen, mutable
@@ -68,7 +68,11 @@ class ImageExposure(Check):
         for group in facts.relations.uncategorised:
             yield from self._without_categories(facts, group)
         exposed: dict[Context, _Exposed] = {}
+        at_any_level: dict[Context, list[_Bearer]] = {}
         for bearer in self._bearers(facts):
+            if self._at_any_level(facts, [bearer]):
+                at_any_level.setdefault(bearer.context.with_range(None), []).append(bearer)
+                continue
             everybody = _open_to_all(bearer.level)
             if everybody:
                 access, reaching = self._open(facts, bearer), set[str]()
@@ -91,6 +95,46 @@ class ImageExposure(Check):
                 # All but each image's owners, and so, of several images, but who owns them all.
                 entry.reaching = self._next(facts, context, entry) - entry.all_own
             yield self._exposed(context, entry)
+        for context, bearers in at_any_level.items():
+            yield self._open_type(facts, context, bearers)
+
+    def _at_any_level(self, facts: Facts, bearers: Sequence[_Bearer]) -> dict[str, Access]:
+        """Return the guests that reach others' images whatever the levels, and what they may do."""
+        reaching: dict[str, Access] = {}
+        for bearer in bearers:
+            for kind, names in facts.kinds.items():
+                access = facts.asked(kind, bearer.context, bearer.image, Relation.INCOMPARABLE)
+                if access not in (None, Access.NONE):
+                    for name in names - bearer.owners:
+                        reaching[name] = _more(reaching.get(name, Access.NONE), access)
+        return reaching
+
+    def _open_type(self, facts: Facts, context: Context, bearers: list[_Bearer]) -> Finding:
+        """Tell of a type of images that the policy does not separate by levels."""
+        reaching = self._at_any_level(facts, bearers)
+        source = facts.confined_by_name[min(reaching)][0].text
+        paths = tuple(sorted({bearer.path for bearer in bearers}))
+        owners = tuple(sorted({name for bearer in bearers for name in bearer.owners}))
+        return Finding(
+            rule=self.ident,
+            severity=self.severity,
+            guests=owners,
+            reaches=owners,
+            reaches_count=len(owners),
+            paths=paths,
+            labels=tuple(sorted({str(bearer.context) for bearer in bearers})),
+            message=(
+                f"{listed(paths)} of {listed(owners)} {one_or_many(paths, 'has', 'have')} the type "
+                f"{context.type}, which the policy opens to all levels: "
+                f"{several(len(reaching), 'running guest')} can {_most(reaching.values()).verb} "
+                f"{one_or_many(paths, 'it', 'those of others')}"
+            ),
+            remedy=_remedy_for_type(bearers[0], source),
+            evidence=tuple(
+                Evidence(bearer.source, f"{bearer.path}: {bearer.context}")
+                for bearer in bearers[:_SHOWN]
+            ),
+        )
 
     def _next(self, facts: Facts, context: Context, entry: _Exposed) -> set[str]:
         """Return the running guests of kinds that may use an image without categories."""
@@ -327,6 +371,18 @@ def _remedy(use: Use, context: Context, host: Host) -> str:
     if own is not None and _parsed(own) != context:
         return f"{command('chcon', own, path)} while {guest.name} runs"
     return f"{command('restorecon', '-F', path)} while {guest.name} is off"
+
+
+def _remedy_for_type(bearer: _Bearer, source: str) -> str:
+    """Return how images come to have a type that levels apply to."""
+    own = bearer.image.seclabel
+    if own is not None and own.label is not None and _parsed(own.label) == bearer.context:
+        return bearer.remedy
+    asked = command("svirt-label", "access", source, str(bearer.context))
+    return (
+        f"{asked} tells what exempts {bearer.context.type} in the policy: mend the policy module "
+        f"that does, or give the images a type that levels apply to, such as svirt_image_t"
+    )
 
 
 def _parsed(text: str) -> Optional[Context]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from attr import field, mutable
 
-from svirtlib.checks._check import Check, command, listed
+from svirtlib.checks._check import Check, command, listed, one_or_many, several
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError, quote
@@ -21,6 +21,8 @@ class _Holders:
     reason: str
     #: The grammar would take it.
     by_policy: bool = False
+    #: The contexts; several only where the policy refuses all of them for one reason.
+    texts: set[str] = field(factory=set)
     #: Guests whose XML states it.
     stating: set[str] = field(factory=set)
     guests: set[str] = field(factory=set)
@@ -48,7 +50,7 @@ class LabelInvalid(Check):
         for guest, purpose, text in facts.labels():
             reason = _refusal(text) or unknown.get(text, "")
             if reason:
-                holders = found.setdefault(text, _Holders(reason, not _refusal(text)))
+                holders = _holders(found, text, reason)
                 if guest.name not in holders.stating:
                     holders.evidence.append(
                         Evidence(guest.source, f"{guest.name}: {purpose} {text}")
@@ -60,16 +62,17 @@ class LabelInvalid(Check):
             if label.context is not None:
                 reason = _refusal(label.context) or unknown.get(label.context, "")
             if reason and label.context is not None:
-                holders = found.setdefault(label.context, _Holders(reason))
+                holders = _holders(found, label.context, reason)
                 holders.paths.add(label.path)
                 holders.evidence.append(
                     Evidence(label.path, f"{label.path}: label {label.context}")
                 )
                 holders.guests.update(use.guest.name for use in facts.uses.get(label.identity, ()))
-        for text, holders in found.items():
-            yield self._finding(text, holders)
+        for holders in found.values():
+            yield self._finding(holders)
 
-    def _finding(self, text: str, holders: _Holders) -> Finding:
+    def _finding(self, holders: _Holders) -> Finding:
+        texts = tuple(sorted(holders.texts))
         guests = tuple(sorted(holders.stating | holders.guests))
         paths = tuple(sorted(holders.paths))
         bearers = sorted(holders.stating) or paths
@@ -88,15 +91,20 @@ class LabelInvalid(Check):
                 f"give it a label of files while no guest uses it: "
                 f"{command('restorecon', '-F', paths[0])}"
             )
+        if len(texts) == 1:
+            what = f"{quote(texts[0])}, {'a' if holders.stating else 'the'} label"
+        else:
+            what = f"{quote(texts[0])} and {several(len(texts) - 1, 'other label')}"
         return Finding(
             rule=self.ident,
             severity=self.severity,
             guests=guests,
             paths=paths,
-            labels=(text,),
+            labels=texts,
             message=(
-                f"{quote(text)}, {'a' if holders.stating else 'the'} label of {listed(bearers)}, "
-                f"is no context: {holders.reason}"
+                f"{what} of {listed(bearers)}, "
+                f"{one_or_many(texts, 'is no context', 'are no contexts')}: "
+                f"{holders.reason}"
             ),
             remedy=remedy,
             evidence=tuple(holders.evidence[:_SHOWN]),
@@ -117,10 +125,19 @@ class LabelInvalid(Check):
                 asked = text if text.count(":") > 2 else f"{text}:s0"
                 reason = _refusal(text, range_needed=False) or unknown.get(asked, "")
             if reason and text is not None:
-                by_policy = not _refusal(text, range_needed=False)
-                holders = found.setdefault(text, _Holders(reason, by_policy))
+                holders = _holders(found, text, reason, range_needed=False)
                 holders.stating.add(guest.name)
                 holders.evidence.append(Evidence(guest.source, f"{guest.name}: baselabel {text}"))
+
+
+def _holders(
+    found: dict[str, _Holders], text: str, reason: str, *, range_needed: bool = True
+) -> _Holders:
+    """Return the entry that a context belongs to: its own, or that of the policy's reason."""
+    by_policy = not _refusal(text, range_needed=range_needed)
+    holders = found.setdefault(reason if by_policy else text, _Holders(reason, by_policy))
+    holders.texts.add(text)
+    return holders
 
 
 def _refusal(text: str, *, range_needed: bool = True) -> str:

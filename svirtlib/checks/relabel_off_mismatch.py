@@ -13,7 +13,7 @@ from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import FileLabel, Guest, Image, ImageMode
 from svirtlib.labelling import labelling
 from svirtlib.seclabel import SeclabelType
-from svirtlib.standard_types import Access, access_of_guests, bound_by_categories
+from svirtlib.standard_types import Access, access_of_guests
 
 _SHOWN = 10
 
@@ -22,7 +22,8 @@ class RelabelOffMismatch(Check):
     """With relabel='no' the administrator labels the image; here the label does not fit.
 
     The guest's type may not use the image's type, or the image has categories that the guest
-    has not. Judged by the types on which Debian's and Fedora's policies agree.
+    has not. Judged by the policy; without one, or for a guest whose type is not known, by the
+    types on which Debian's and Fedora's policies agree.
     """
 
     ident = "relabel-off-mismatch"
@@ -44,20 +45,22 @@ class RelabelOffMismatch(Check):
                     continue
                 if labelling(guest, image, facts.inventory.host).relabelled:
                     continue
-                reason = _refusal(guest, image, label)
+                reason = _refusal(facts, guest, image, label)
                 if reason:
                     refused.append((image, label, reason))
             if refused:
-                yield self._finding(guest, refused)
+                yield self._finding(facts, guest, refused)
 
-    def _finding(self, guest: Guest, refused: list[tuple[Image, FileLabel, str]]) -> Finding:
+    def _finding(
+        self, facts: Facts, guest: Guest, refused: list[tuple[Image, FileLabel, str]]
+    ) -> Finding:
         paths = tuple(sorted({label.path for _, label, _ in refused}))
         image, label, reason = refused[0]
         them = one_or_many(paths, "it", "them")
         so = "it will not start"
         if guest.running:
             so = f"it may lose {them}, and will not start again"
-        remedy = command("chcon", _fitting(guest, image), label.path)
+        remedy = command("chcon", _fitting(facts.process(guest), image), label.path)
         if len(paths) > 1:
             remedy += ", likewise for the others"
         if _switched_off(guest, image):
@@ -90,28 +93,49 @@ def _switched_off(guest: Guest, image: Image) -> bool:
     return any(seclabel is not None and not seclabel.relabel for seclabel in seclabels)
 
 
-def _guest_context(guest: Guest) -> Optional[Context]:
-    text = guest.process.context if guest.process is not None else None
-    if text is None and guest.seclabel is not None:
-        text = guest.seclabel.label
-    try:
-        return None if text is None else Context.parse(text)
-    except InvalidContextError:
-        return None
-
-
-def _refusal(guest: Guest, image: Image, label: FileLabel) -> str:
+def _refusal(facts: Facts, guest: Guest, image: Image, label: FileLabel) -> str:
     """Return why the guest may not use the image, or an empty text if it may."""
-    process = _guest_context(guest)
-    if process is not None and bound_by_categories(process.type) is False:
+    process = facts.process(guest)
+    context = None
+    if label.context is not None:
+        try:
+            context = Context.parse(label.context)
+        except InvalidContextError:
+            context = None
+    reason = None if context is None else _asked_refusal(facts, process, image, context)
+    if reason is not None:
+        return reason
+    if process is not None and facts.bound(process) is False:
         return ""
     if label.context is None:
         return "it has no label"
-    try:
-        context = Context.parse(label.context)
-    except InvalidContextError:
+    if context is None:
         return f"its label {label.context} is no context"
-    write = image.mode is not ImageMode.READONLY
+    return _known_refusal(process, image, context)
+
+
+def _asked_refusal(
+    facts: Facts, process: Optional[Context], image: Image, context: Context
+) -> Optional[str]:
+    """Return why the policy refuses the image to the guest, or None where it was not asked."""
+    lets = None if process is None else facts.policy_lets(process, image, context)
+    if process is None or lets is None:
+        return None
+    if lets:
+        return ""
+    if facts.policy_lets(process, image, context, at_best=True):
+        return f"the image has the level {facts.level(context)}, the guest {facts.level(process)}"
+    verb = "write" if _writes(image) else "read"
+    return f"the policy does not let {process.type} {verb} files of the type {context.type}"
+
+
+def _writes(image: Image) -> bool:
+    return image.mode is not ImageMode.READONLY
+
+
+def _known_refusal(process: Optional[Context], image: Image, context: Context) -> str:
+    """Judge by what Debian's and Fedora's policies have in common."""
+    write = _writes(image)
     access = access_of_guests(context.type, write=write)
     if access is Access.NONE or (write and access is Access.READ):
         return f"guests may not {'write' if write else 'read'} files of the type {context.type}"
@@ -128,10 +152,9 @@ def _refusal(guest: Guest, image: Image, label: FileLabel) -> str:
     return f"the image has the level {context.level}, the guest {process.level}"
 
 
-def _fitting(guest: Guest, image: Image) -> str:
+def _fitting(process: Optional[Context], image: Image) -> str:
     """Return a context for the image that the guest may use."""
     type_ = "virt_content_t" if image.mode is ImageMode.READONLY else "svirt_image_t"
-    process = _guest_context(guest)
     private = image.mode is ImageMode.PRIVATE and process is not None and process.range is not None
     level = str(process.range) if private and process is not None else "s0"
     return f"system_u:object_r:{type_}:{level}"

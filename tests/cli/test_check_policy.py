@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 
 import pytest
+from attr import evolve
 from checkrun import check, run
 from smallpolicy import compile_policy
 from xmlmaker import context, device_label, disk, guest, image_context
 
 from svirtlib.backends import policy as policies
 from svirtlib.backends.policyfacts import Opening, with_policy
+from svirtlib.checks import run_checks, select_checks
+from svirtlib.domainxml import parse_document
 from svirtlib.guests import BooleanState, FileLabel, Inventory
 
 ONLY = [
@@ -235,3 +238,84 @@ def test_files_are_judged_by_their_real_label(mcs, tmp_path):
     assert told(image_context("s0")) == [("image-exposure", ["a"], ["a"])]
     assert told(image_context("s0", "other_image_t")) == []
     assert told(image_context("s0", "unknown_t")) == [("label-invalid", ["a"], [])]
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("type_", "label", "options", "told"),
+    [
+        ("svirt_t", image_context("s0:c1,c2"), {}, ""),
+        ("svirt_t", image_context("s0:c1"), {}, ""),
+        ("svirt_t", image_context("s0:c3"), {}, "has the level s0:c3, the guest s0:c1,c2"),
+        ("svirt_t", image_context("s0", "virt_content_t"), {}, "svirt_t write files of the type"),
+        ("svirt_t", image_context("s0", "virt_content_t"), {"readonly": True}, ""),
+        # Only this policy knows of these two, and of the boolean.
+        ("other_t", image_context("s0:c1", "other_image_t"), {}, ""),
+        ("svirt_t", image_context("s0:c1", "other_image_t"), {}, "does not let svirt_t write"),
+        ("svirt_t", image_context("s0", "nfs_t"), {}, "does not let svirt_t write"),
+        # Not bound by categories, and yet not allowed everything.
+        ("own_t", image_context("s0:c3"), {}, ""),
+        ("own_t", image_context("s0:c3", "other_image_t"), {}, "does not let own_t write"),
+    ],
+)
+def test_images_that_libvirt_does_not_relabel(mcs, tmp_path, type_, label, options, told):
+    path = tmp_path / "disk.img"
+    path.write_bytes(b"")
+    os.setxattr(path, "security.selinux", label.encode() + b"\0")
+    document = tmp_path / "a.xml"
+    disks = [disk(str(path), format_="raw", chain=None, **options)]
+    document.write_text(guest("a", type_=type_, how="static", relabel=False, disks=disks))
+    words = ["--xml", document, "--files", "--only=relabel-off-mismatch"]
+    found = check(*words, "--policy", mcs).of("relabel-off-mismatch")
+    assert [finding["paths"] for finding in found] == ([[str(path)]] if told else [])
+    assert all(told in finding["message"] for finding in found)
+
+
+@pytest.mark.root
+def test_without_a_policy_only_known_types_are_judged(monkeypatch, tmp_path):
+    monkeypatch.setattr(policies, "LOADED", str(tmp_path / "loaded"))
+    monkeypatch.setattr(policies, "_STORE", str(tmp_path / "etc"))
+    path = tmp_path / "disk.img"
+    path.write_bytes(b"")
+    document = tmp_path / "a.xml"
+    document.write_text(
+        guest("a", how="static", relabel=False, disks=[disk(str(path), chain=None)])
+    )
+    for label, fires in ((image_context("s0", "nfs_t"), False), (image_context("s0:c3"), True)):
+        os.setxattr(path, "security.selinux", label.encode() + b"\0")
+        outcome = check("--xml", document, "--files", "--only=relabel-off-mismatch")
+        assert bool(outcome.of("relabel-off-mismatch")) is fires
+
+
+@pytest.mark.parametrize(
+    ("type_", "label", "state", "told"),
+    [
+        ("svirt_t", "nfs_t", False, "the boolean virt_use_nfs is off"),
+        ("svirt_t", "nfs_t", None, "the boolean virt_use_nfs does not exist"),
+        # On, and of no use to a type that it does not speak of.
+        ("other_t", "nfs_t", True, "does not let other_t use the type nfs_t"),
+        # Open to guests by a rule that nobody knows but the policy.
+        ("other_t", "other_image_t", False, ""),
+        ("svirt_t", "svirt_image_t", False, ""),
+        ("svirt_t", "virt_content_t", True, "does not let svirt_t use the type virt_content_t"),
+    ],
+)
+def test_storage_without_labels_is_judged_by_policy(mcs, type_, label, state, told):
+    path = "/nfs/a.img"
+    found = with_policy(
+        Inventory(
+            guests=tuple(
+                parse_document(web("a", "s0:c1,c2", type_, disks=[disk(path)]).encode(), "a.xml")
+            ),
+            files=(
+                FileLabel(
+                    path, "file 1", image_context("s0", label), labelable=False, filesystem="nfs4"
+                ),
+            ),
+        ),
+        Opening(str(mcs)),
+    )
+    assert found.booleans == (BooleanState("virt_use_nfs", False),)
+    judged = evolve(found, files_known=True, booleans=(BooleanState("virt_use_nfs", state),))
+    findings = run_checks(judged, select_checks(["storage-boolean"])).findings
+    assert [told in finding.message for finding in findings] == ([True] if told else [])

@@ -1428,8 +1428,6 @@ def test_owner_attributes_of_a_running_guest_are_not_stale(images):
         (None, RW, True),
         ("nonsense", RW, True),
         (image_context("s0:c1,c2", "unlabeled_t"), RW, True),
-        # Not decided without a policy.
-        (image_context("s0", "nfs_t"), RW, False),
     ],
 )
 @pytest.mark.parametrize("live", [True, False])
