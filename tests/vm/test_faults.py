@@ -24,6 +24,13 @@ def guest(name, level=None):
     return spec if level is None else {**spec, "seclabel": STATIC.format(level)}
 
 
+@pytest.fixture(autouse=True)
+def _no_guests_left(machine):
+    """Levels of one test are not to collide with those of the next."""
+    yield
+    machine.python("guests", "clear")
+
+
 def start(machine, *specs):
     started = machine.python("guests", "start", stdin=list(specs))
     assert set(started.values()) == {""}, started

@@ -42,8 +42,7 @@ def test_procedures(storage, machine):
     before, rules = storage
     assert "virt_image_t" not in {kind(context) for context in before.values()}
 
-    machine.label("storage", "apply", FOLDER)
-    machine.label("storage", "apply", DEVICE)
+    machine.label("storage", "apply", FOLDER, DEVICE)
     applied = labels(machine)
     assert {path: kind(context) for path, context in applied.items()} == dict.fromkeys(
         before, "virt_image_t"
@@ -70,7 +69,6 @@ def test_procedures(storage, machine):
     machine.run(f"restorecon {DEVICE}")
     assert labels(machine) == applied
 
-    machine.label("storage", "undo")
     machine.label("storage", "undo")
     assert labels(machine) == before
     assert local_rules(machine) == rules
