@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 from attr import evolve
@@ -98,12 +99,12 @@ def run(
 ) -> int:
     """Print a seclabel, or a document with it."""
     from svirtlib.backends import host
-    from svirtlib.generate import generate, insert
+    from svirtlib.generate import insert
 
     data, guest = _document(options)
     contexts = host.read_contexts()
     in_use = _in_use(options, inventory, guest)
-    result = generate(_request(options, guest), contexts, in_use)
+    result = _generate(options, _request(options, guest), contexts, in_use)
     if data is not None:
         source = "standard input" if options.into == "-" else options.into
         _write_bytes(options, insert(result, data, source))
@@ -115,6 +116,24 @@ def run(
         note = "the document is of a running guest, whose label changes when it is started anew"
         result = evolve(result, notes=(*result.notes, note))
     return _tell(options, result, in_use)
+
+
+def _generate(
+    options: argparse.Namespace,
+    request: Request,
+    contexts: DomainContexts,
+    in_use: Optional[InUse],
+) -> Generated:
+    """Generate by the policy that is named; the guest's host need not be this one."""
+    from svirtlib.generate import generate
+
+    if options.policy is None:
+        return generate(request, contexts, in_use)
+    from svirtlib.backends.policy import open_policy
+    from svirtlib.backends.policyfacts import domain_facts
+
+    with open_policy(options.policy) as policy:
+        return generate(request, contexts, in_use, partial(domain_facts, policy))
 
 
 def _document(options: argparse.Namespace) -> tuple[Optional[bytes], Optional[Guest]]:

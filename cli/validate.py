@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from typing import Callable, Optional
 
@@ -63,7 +64,16 @@ def run(
     from svirtlib.validationreport import validate_files
 
     target = Target(options.driver, options.models, options.libvirt_version or _default_version())
-    outcome = validate_files(read_files(options.files), target, libvirt_only=options.libvirt_only)
+    with contextlib.ExitStack() as stack:
+        refusal = None
+        if options.policy is not None:
+            # Only a named one: where the documents' guests will run, is not known.
+            from svirtlib.backends.policy import open_policy
+
+            refusal = stack.enter_context(open_policy(options.policy)).refusal
+        outcome = validate_files(
+            read_files(options.files), target, libvirt_only=options.libvirt_only, refusal=refusal
+        )
     report = outcome.report
     if options.format == "json":
         from svirtlib.formats.json_report import format_report

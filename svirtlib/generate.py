@@ -12,10 +12,11 @@ reads the system.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Optional, Union
+from typing import Callable, Optional, Union
 
 from attr import evolve, field, frozen
 
+from svirtlib.access import DomainFacts, RefusedContext
 from svirtlib.allocator import LevelAllocator
 from svirtlib.context import Context
 from svirtlib.errors import CategoriesExhaustedError, GenerationError
@@ -129,6 +130,10 @@ def image_context(
     return context if user is None else evolve(context, user=user)
 
 
+#: Asks a policy about the context of a guest's process.
+Ask = Callable[[Context], Union[DomainFacts, RefusedContext]]
+
+
 class Auto:
     """Asks for a level to be picked."""
 
@@ -187,6 +192,7 @@ def generate(
     request: Request,
     contexts: DomainContexts = DEFAULT_CONTEXTS,
     in_use: Optional[InUse] = None,
+    ask: Optional[Ask] = None,
 ) -> Generated:
     """Return the seclabel that is asked for.
 
@@ -194,12 +200,14 @@ def generate(
         request: what is wanted.
         contexts: the host's.
         in_use: what a static level is to be compared with; None for nothing.
+        ask: asks a policy about the context of the guest's process; None where there is none,
+            and what is known of types without one must do.
 
     Raises:
         GenerationError: libvirt would refuse it or not do what it says, or it is unsafe.
         CategoriesExhaustedError: a level was to be picked, and none is free.
     """
-    report = _Report(request.allow_unsafe)
+    report = _Report(request.allow_unsafe, asked=ask is not None)
     if request.type is SeclabelType.DYNAMIC:
         seclabel = _dynamic(request, contexts, report)
         label = None
@@ -213,6 +221,11 @@ def generate(
         label = None
     else:
         raise ValueError("a seclabel without a type is not generated: libvirt forgets it")
+    if ask is not None and request.type is not SeclabelType.NONE:
+        process = label or contexts.base(request.virt_type)
+        if seclabel.baselabel is not None:
+            process = process.with_type(Context.parse(seclabel.baselabel).type)
+        _judge_by_policy(ask(process), process, report)
     devices = {
         target: _device(target, context, seclabel, label, in_use, report)
         for target, context in request.devices.items()
@@ -254,8 +267,10 @@ def insert(generated: Generated, data: bytes, source: str) -> bytes:
 class _Report:
     """Collects what to tell, and refuses what is unsafe unless that is allowed."""
 
-    def __init__(self, allow_unsafe: bool) -> None:
+    def __init__(self, allow_unsafe: bool, *, asked: bool) -> None:
         self._allow_unsafe = allow_unsafe
+        #: The policy judges types, not what is known of them without it.
+        self.asked = asked
         self.warnings: list[str] = []
         self.notes: list[str] = []
 
@@ -346,6 +361,8 @@ def _judge_baselabel(baselabel: Context, base: Context, report: _Report) -> None
 
 def _judge_type(type: str, report: _Report) -> None:
     """Judge the type of a guest's process as far as it is known without a policy."""
+    if report.asked:
+        return
     bound = bound_by_categories(type)
     if bound is None and access_of_guests(type, write=True) is not None:
         raise GenerationError(
@@ -362,8 +379,36 @@ def _judge_type(type: str, report: _Report) -> None:
         )
     elif bound is None:
         report.note(
-            f"whether categories bind the type {type} is for the policy to say (seinfo -t "
-            f"{type} -x shows mcs_constrained_type if they do)"
+            f"whether categories bind the type {type} is for the policy to say: --policy FILE "
+            f"asks it"
+        )
+
+
+def _judge_by_policy(
+    answer: Union[DomainFacts, RefusedContext], process: Context, report: _Report
+) -> None:
+    """Judge the context of a guest's process by what the policy says of it."""
+    type_ = process.type
+    if isinstance(answer, RefusedContext):
+        raise GenerationError(
+            f"{process} for a guest",
+            f"{answer.reason}, and the guest would not start",
+            "give a context that the policy knows, or load the policy module that brings it",
+        )
+    if answer.bound is False:
+        report.unsafe(
+            f"{type_} for a guest",
+            "categories do not bind this type: the guest would reach the images of all others",
+            "give a type of guests, such as svirt_t",
+        )
+    elif answer.bound is None:
+        report.note(f"nothing in the policy shows whether categories bind the type {type_}")
+    if answer.permissive:
+        report.unsafe(
+            f"{type_} for a guest",
+            "the type is permissive: the kernel would log what the policy denies the guest, and "
+            "let it happen",
+            f"`semanage permissive -d {type_}`, or give another type",
         )
 
 

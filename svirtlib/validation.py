@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator
 from difflib import get_close_matches
-from typing import Optional
+from typing import Callable, Optional
 
 from attr import field, frozen, mutable
 
@@ -174,7 +174,11 @@ class Target:
 
 
 def validate(
-    document: SeclabelDocument, target: Target = Target(), *, libvirt_only: bool = False
+    document: SeclabelDocument,
+    target: Target = Target(),
+    *,
+    libvirt_only: bool = False,
+    refusal: Optional[Callable[[str], str]] = None,
 ) -> tuple[Problem, ...]:
     """Return what is wrong with the seclabels of a document.
 
@@ -182,6 +186,8 @@ def validate(
         document: what :func:`svirtlib.seclabelxml.read_seclabels` returns.
         target: the libvirt whose verdict is wanted.
         libvirt_only: leave out what libvirt accepts.
+        refusal: returns why a policy refuses a context, or an empty text; None where no policy
+            is asked, and the grammar of contexts alone judges.
 
     Returns:
         First what libvirt refuses, in the order in which it finds it; then labels that the
@@ -193,7 +199,8 @@ def validate(
     refused = [*judge.parse(), *judge.define(), *judge.start()]
     if libvirt_only:
         return tuple(refused)
-    policy = list(judge.policy({(problem.line, problem.label) for problem in refused}))
+    told = {(problem.line, problem.label) for problem in refused}
+    policy = list(judge.policy(told, refusal))
     advice = sorted(judge.advice(), key=lambda problem: (problem.line or 0, problem.code))
     return (*refused, *policy, *advice)
 
@@ -696,25 +703,36 @@ class _Judge:
 
     # What the kernel refuses.
 
-    def policy(self, told: set[tuple[Optional[int], str]]) -> Iterator[Problem]:
+    def policy(
+        self,
+        told: set[tuple[Optional[int], str]],
+        refusal: Optional[Callable[[str], str]],
+    ) -> Iterator[Problem]:
         """Yield labels that are no contexts, or not in the kernel's spelling.
 
         Args:
             told: lines and labels about which there is a problem already.
+            refusal: asks a policy; see :func:`validate`.
         """
+        for raw, name, text in self._contexts():
+            if text is not None and (raw.line_of(name), text) not in told:
+                yield from _judge_context(raw, name, text, refusal)
+
+    def _contexts(self) -> Iterator[tuple[RawSeclabel, str, Optional[str]]]:
+        """Yield the contexts that are given to the kernel, with the element that states each."""
         for seclabel in self.domain:
             if seclabel.model not in (None, _SELINUX) or seclabel.refused:
                 continue
             raw = seclabel.raw
             if seclabel.type == "static" or (self.document.live and seclabel.type != "none"):
-                yield from _judge_context(raw, "label", raw.text("label"), told)
+                yield raw, "label", raw.text("label")
             if self.document.live and seclabel.type != "none":
-                yield from _judge_context(raw, "imagelabel", raw.text("imagelabel"), told)
+                yield raw, "imagelabel", raw.text("imagelabel")
             if seclabel.baselabel is not None:
-                yield from _judge_context(raw, "baselabel", seclabel.baselabel, told)
+                yield raw, "baselabel", seclabel.baselabel
         for device in self.devices:
             if device.model == _SELINUX and not device.refused:
-                yield from _judge_context(device.raw, "label", device.label, told)
+                yield device.raw, "label", device.label
 
     # What has no effect.
 
@@ -923,11 +941,9 @@ def _splits(text: str) -> bool:
 
 
 def _judge_context(
-    raw: RawSeclabel, name: str, text: Optional[str], told: set[tuple[Optional[int], str]]
+    raw: RawSeclabel, name: str, text: str, refusal: Optional[Callable[[str], str]]
 ) -> Iterator[Problem]:
     line = raw.line_of(name)
-    if text is None or (line, text) in told:
-        return
     try:
         context = Context.parse(text)
     except InvalidContextError as error:
@@ -943,19 +959,36 @@ def _judge_context(
             label=text,
         )
         return
-    if context.range is None:
-        if name != "baselabel":
-            yield Problem(
-                "L2",
-                INVALID,
-                "high",
-                Layer.POLICY,
-                raw.path,
-                line,
-                f"the {name} {quote(text)} has no range; sVirt separates guests by it",
-                "append a level, such as :s0:c87,c520",
-                label=text,
-            )
+    asked = text
+    if name == "baselabel":
+        # Of a baselabel libvirt takes the type alone.
+        asked = f"system_u:system_r:{context.type}:s0"
+    reason = "" if refusal is None else refusal(asked)
+    if context.range is None and name != "baselabel":
+        yield Problem(
+            "L2",
+            INVALID,
+            "high",
+            Layer.POLICY,
+            raw.path,
+            line,
+            f"the {name} {quote(text)} has no range; sVirt separates guests by it",
+            "append a level, such as :s0:c87,c520",
+            label=text,
+        )
+    elif reason:
+        yield Problem(
+            "L4",
+            INVALID,
+            "high",
+            Layer.POLICY,
+            raw.path,
+            line,
+            f"the {name} {quote(text)} is no context of this policy: {reason}",
+            "write a context that the policy knows, or load the policy module that brings it: "
+            "`semodule -i`",
+            label=text,
+        )
     elif str(context) != text and name != "baselabel":
         yield Problem(
             "L3",

@@ -6,7 +6,7 @@ Reads no file: the caller brings their content, or the reason why there is none.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Union
+from typing import Callable, Optional, Union
 
 from attr import frozen
 
@@ -55,6 +55,7 @@ def validate_files(
     target: Target = _ANY,
     *,
     libvirt_only: bool = False,
+    refusal: Optional[Callable[[str], str]] = None,
 ) -> Validation:
     """Validate the seclabels of files, in their order.
 
@@ -63,6 +64,7 @@ def validate_files(
             for one that does not exist.
         target: the libvirt whose verdict is wanted.
         libvirt_only: leave out what libvirt accepts.
+        refusal: returns why a policy refuses a context; see :func:`svirtlib.validation.validate`.
     """
     findings: list[Finding] = []
     unreadable: list[Unreadable] = []
@@ -91,7 +93,9 @@ def validate_files(
             guests = () if document.name is None else (document.name,)
             findings.extend(
                 _finding(problem, file.name, guests)
-                for problem in validate(document, target, libvirt_only=libvirt_only)
+                for problem in validate(
+                    document, target, libvirt_only=libvirt_only, refusal=refusal
+                )
             )
     report = Report(
         host=Host(),

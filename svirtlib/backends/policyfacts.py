@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import Optional
+from typing import Optional, Union
 
 from attr import evolve
 
@@ -23,7 +23,7 @@ from svirtlib.labelling import labelling
 from svirtlib.mls import Relation
 from svirtlib.seclabel import SeclabelType
 
-__all__ = ["with_policy"]
+__all__ = ["Opening", "domain_facts", "with_policy"]
 
 #: What an image is to the policy: a file, or a block device.
 _CLASSES = ("file", "blk_file")
@@ -155,6 +155,18 @@ def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
         accesses=tuple(accesses),
         refused=tuple(RefusedContext(text, refused[text]) for text in sorted(refused)),
     )
+
+
+def domain_facts(policy: Policy, context: Context) -> Union[DomainFacts, RefusedContext]:
+    """Return what a policy says of the context of a guest's process.
+
+    The images that it is judged by are those of the policy that it may use.
+    """
+    text = str(context)
+    if not policy.accepts(text):
+        return RefusedContext(text, policy.refusal(text))
+    domain = _kind(context)
+    return DomainFacts(domain, _is_bound(policy, domain, []), policy.is_permissive(context.type))
 
 
 def _kind(context: Context) -> str:

@@ -104,7 +104,7 @@ class ImageExposure(Check):
         for bearer in bearers:
             for kind, names in facts.kinds.items():
                 access = facts.asked(kind, bearer.context, bearer.image, Relation.INCOMPARABLE)
-                if access not in (None, Access.NONE):
+                if access is not None and access is not Access.NONE:
                     for name in names - bearer.owners:
                         reaching[name] = _more(reaching.get(name, Access.NONE), access)
         return reaching

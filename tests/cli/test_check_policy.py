@@ -105,6 +105,87 @@ def test_a_type_of_one_s_own_that_the_policy_binds(judge):
     assert judge(*documents, policy=None).code == 3
 
 
+@pytest.fixture(scope="module")
+def custom(tmp_path_factory):
+    """Two domains that may use no image of these guests: one that categories bind, one not."""
+    rules = """
+    (type far_t) (roletype system_r far_t) (allow far_t other_image_t (file (read open)))
+    (type near_t) (roletype system_r near_t) (allow near_t other_image_t (file (read open)))
+    (typeattributeset mcs_constrained_type (near_t))
+    (type mute_t) (roletype system_r mute_t)
+    """
+    return compile_policy(tmp_path_factory.mktemp("custom"), rules=rules)
+
+
+@pytest.mark.parametrize("disks", [None, []])
+def test_a_type_that_no_image_here_tells_about(judge, custom, disks):
+    """The rest of the policy tells: it is asked what the type may do to any file at all."""
+    more = {} if disks is None else {"disks": disks}
+    outcome = judge(web("a", "s0:c1,c2"), web("b", "s0:c3,c4", "far_t", **more), policy=custom)
+    assert outcome.told == [("guest-unconfined", ["b"], ["a"])]
+    outcome = judge(web("a", "s0:c1,c2"), web("b", "s0:c3,c4", "near_t", **more), policy=custom)
+    assert (outcome.told, outcome.code) == ([], 0)
+    # May do nothing at all: nothing is known of it, and that is no clean bill.
+    outcome = judge(web("b", "s0:c3,c4", "mute_t", **more), policy=custom)
+    assert (outcome.told, outcome.unjudged, outcome.code) == ([], ["guest b"], 3)
+
+
+def test_a_policy_with_few_categories(judge, tmp_path):
+    """Two are enough to tell what a type may do; a level with a third is none."""
+    policy = compile_policy(tmp_path, categories=2)
+    documents = [web("a", "s0:c0"), web("b", "s0:c1", "other_t")]
+    assert judge(*documents, policy=policy).told == []
+    outcome = judge(web("a", "s0:c0"), web("b", "s0:c1", "own_t"), policy=policy)
+    assert outcome.told == [("guest-unconfined", ["b"], ["a"])]
+    finding = judge(web("a", "s0:c0,c2"), policy=policy).one("label-invalid")
+    assert "no range 's0:c0,c2'" in finding["message"]
+
+
+def test_a_policy_without_the_types_of_guests(judge, tmp_path):
+    """One cause, and one finding for it, however many guests there are."""
+    policy = compile_policy(tmp_path, replace={"svirt_t": "gast_t"})
+    outcome = judge(*(web(f"g{number}", f"s0:c{number}") for number in range(5)), policy=policy)
+    finding = outcome.one("label-invalid")
+    assert finding["guests"] == [f"g{number}" for number in range(5)]
+    assert finding["labels"] == [context(f"s0:c{number}") for number in range(5)]
+    assert "and 4 other labels" in finding["message"]
+    assert "no type 'svirt_t'" in finding["message"]
+
+
+def test_a_type_of_images_that_the_policy_opens_to_all_levels(judge, tmp_path):
+    rules = """
+    (type open_image_t) (roletype object_r open_image_t)
+    (allow virt_domain open_image_t (blk_file (read write open)))
+    """
+    policy = compile_policy(tmp_path, rules=rules + "(allow svirt_t open_image_t (file (open)))")
+
+    def disks(name, type_):
+        label = device_label(image_context("s0:c1,c2", type_))
+        return [disk(f"/dev/{name}", kind="block", seclabels=[label])]
+
+    def exposed(type_, policy=policy):
+        return judge(
+            web("a", "s0:c1,c2", disks=disks("a", type_)), web("b", "s0:c3,c4"), policy=policy
+        )
+
+    assert exposed("svirt_image_t").told == []
+    assert exposed("open_image_t").told == []
+    # As block devices' reading and writing is constrained, exempt the type.
+    opened = tmp_path / "opened"
+    opened.mkdir()
+    open_ = (
+        "(mlsconstrain (blk_file (read write)) (or (or (dom h1 h2) (neq t1 "
+        "mcs_constrained_type)) (eq t2 open_image_t)))"
+    )
+    text = "(mlsconstrain (blk_file (read write)) (or (dom h1 h2) (neq t1 mcs_constrained_type)))"
+    policy = compile_policy(opened, rules=rules, replace={text: open_})
+    assert exposed("svirt_image_t", policy).told == []
+    outcome = exposed("open_image_t", policy)
+    assert outcome.told == [("image-exposure", ["a"], ["a"])]
+    assert "opens to all levels" in outcome.findings[0]["message"]
+    assert "1 running guest can read and write it" in outcome.findings[0]["message"]
+
+
 def test_a_permissive_type(judge):
     outcome = judge(web("a", "s0:c1,c2"), web("b", "s0:c3,c4", "lax_t"))
     assert outcome.told == [("guest-permissive", ["b"], ["a"])]
@@ -319,3 +400,57 @@ def test_storage_without_labels_is_judged_by_policy(mcs, type_, label, state, to
     judged = evolve(found, files_known=True, booleans=(BooleanState("virt_use_nfs", state),))
     findings = run_checks(judged, select_checks(["storage-boolean"])).findings
     assert [told in finding.message for finding in findings] == ([True] if told else [])
+
+
+# --- validate and generate ---------------------------------------------------------------------
+
+
+def test_validate_asks_the_named_policy(mcs, tmp_path):
+    document = tmp_path / "a.xml"
+
+    def validate(*words):
+        outcome = run("validate", document, "--format", "json", *words)
+        return outcome.code, [(one["rule"], one["layer"]) for one in outcome.findings]
+
+    document.write_text(web("a", "s0:c1,c2", how="static", live=False))
+    assert validate("--policy", mcs) == (0, [])
+    document.write_text(web("a", "s0:c1,c2", "no_t", how="static", live=False))
+    assert validate() == (0, [])
+    assert validate("--policy", mcs) == (1, [("label-invalid", "policy")])
+    assert validate("--policy", mcs, "--libvirt-only") == (0, [])
+    # Of a baselabel the type alone takes effect.
+    seclabel = "<seclabel type='dynamic' model='selinux'><baselabel>{}</baselabel></seclabel>"
+    document.write_text(seclabel.format("no_u:no_r:svirt_t:s0"))
+    assert ("label-invalid", "policy") not in validate("--policy", mcs)[1]
+    document.write_text(seclabel.format("system_u:system_r:no_t"))
+    assert validate("--policy", mcs) == (1, [("label-invalid", "policy")])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["dynamic"], 0, ""),
+        (["dynamic", "--type", "other_t"], 0, ""),
+        (["dynamic", "--type", "own_t"], 2, "categories do not bind this type"),
+        (["dynamic", "--type", "own_t", "--allow-unsafe"], 0, "categories do not bind this type"),
+        (["dynamic", "--type", "lax_t"], 2, "the type is permissive"),
+        (["dynamic", "--type", "no_t"], 2, "the policy has no type 'no_t'"),
+        (["dynamic", "--type", "svirt_image_t"], 2, "may not have the type svirt_image_t"),
+        (["static", "--label", context("s0:c1,c2")], 0, ""),
+        (["static", "--label", context("s1:c1,c2")], 2, "the policy has no range"),
+    ],
+)
+def test_generate_asks_the_named_policy(mcs, words, code, told):
+    outcome = run("generate", *words, "--policy", mcs)
+    assert outcome.code == code
+    assert told in outcome.err
+    assert "for the policy to say" not in outcome.err
+
+
+@pytest.mark.parametrize("verb", [["generate", "dynamic"], ["validate", "/dev/null"]])
+def test_a_wrong_policy_is_not_passed_over(tmp_path, verb):
+    wrong = tmp_path / "wrong"
+    wrong.write_bytes(b"no policy")
+    assert run(*verb, "--policy", wrong).code == 2
+    assert run(*verb, "--policy", "").code == 2
+    assert run(*verb, "--policy", tmp_path / "missing").code == 4

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from needs import require_program
 
@@ -79,16 +80,28 @@ _MLS = """
 
 
 def compile_policy(
-    folder: Path, *, mls: bool = False, rules: str = "", version: int = 33, levels: bool = True
+    folder: Path,
+    *,
+    mls: bool = False,
+    rules: str = "",
+    version: int = 33,
+    levels: bool = True,
+    categories: int = 1024,
+    replace: Mapping[str, str] = MappingProxyType({}),
 ) -> Path:
     """Compile the policy with more rules into *folder*; return the path of its binary form.
 
-    Without *levels* it knows neither sensitivities nor categories.
+    Without *levels* it knows neither sensitivities nor categories. *replace* puts other text
+    in the place of some of it.
     """
     source = folder / "small.cil"
     binary = folder / f"policy.{version}"
     constraints = (_MLS if mls else _MCS) if levels else ""
-    source.write_text("\n".join([*_names(mls), _RULES, constraints, rules]))
+    text = "\n".join([*_names(mls, categories), _RULES, constraints, rules])
+    for old, new in replace.items():
+        assert old in text
+        text = text.replace(old, new)
+    source.write_text(text)
     secilc = require_program("secilc", package="secilc")
     subprocess.run(
         [
@@ -108,13 +121,13 @@ def compile_policy(
     return binary
 
 
-def _names(mls: bool) -> Iterable[str]:
+def _names(mls: bool, count: int) -> Iterable[str]:
     yield f"(class file ({_PERMISSIONS})) (class blk_file ({_PERMISSIONS}))"
     yield "(class dir (read write search)) (class process (fork transition signal))"
     yield "(classorder (process file blk_file dir)) (sid kernel) (sidorder (kernel))"
     yield "(handleunknown allow)"
     sensitivities = [f"s{number}" for number in range(4 if mls else 1)]
-    categories = [f"c{number}" for number in range(1024)]
+    categories = [f"c{number}" for number in range(count)]
     for name in sensitivities:
         yield f"(sensitivity {name})"
     yield f"(sensitivityorder ({' '.join(sensitivities)}))"
@@ -122,9 +135,9 @@ def _names(mls: bool) -> Iterable[str]:
         yield f"(category {name})"
     yield f"(categoryorder ({' '.join(categories)}))"
     for name in sensitivities:
-        yield f"(sensitivitycategory {name} (range c0 c1023))"
+        yield f"(sensitivitycategory {name} (range c0 {categories[-1]}))"
     yield "(role system_r) (role user_r) (role object_r)"
-    high = f"({sensitivities[-1]} (range c0 c1023))"
+    high = f"({sensitivities[-1]} (range c0 {categories[-1]}))"
     for user, top, roles in (
         ("system_u", high, ("system_r", "object_r")),
         ("user_u", "(s0)", ("user_r", "object_r")),

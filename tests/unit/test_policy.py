@@ -132,6 +132,36 @@ def test_causes(mcs):
                "transition") == (True, Cause.UNCONSTRAINED_PERMISSION)  # fmt: skip
 
 
+OPEN_TYPE = """
+(type open_image_t) (roletype object_r open_image_t)
+(allow virt_domain open_image_t (dir (read write search)))
+(mlsconstrain (dir (read write)) (or (or (dom h1 h2) (neq t1 mcs_constrained_type))
+    (eq t2 open_image_t)))
+(mlsconstrain (dir (search)) (or (dom h1 h2) (and (dom l1 l2) (eq t1 mcs_constrained_type))))
+"""
+
+
+def test_what_is_exempt_from_a_constraint(tmp_path):
+    path = compile_policy(tmp_path, rules=OPEN_TYPE)
+
+    def ask(source, target, permission, class_="dir"):
+        with open_policy(str(path)) as policy:
+            (answer,) = policy.explain(source, target, class_, (permission,)).answers
+        return answer.allowed, answer.cause, answer.exempt
+
+    folder = image("s0:c2", "open_image_t")
+    assert ask(process("s0:c1"), folder, "read") == (
+        True, Cause.UNCONSTRAINED_TARGET, "== open_image_t")  # fmt: skip
+    # Both would do; it is the source that is nowhere kept out.
+    assert ask(process("s0:c1", "own_t"), folder, "read") == (
+        True, Cause.UNCONSTRAINED_TYPE, "!= mcs_constrained_type")  # fmt: skip
+    # One part is not met and another is: the levels suffice, nobody is exempt.
+    ranged = image("s0-s0:c2", "open_image_t")
+    assert ask(process("s0:c1"), ranged, "search") == (True, Cause.TYPE_RULE, "")
+    assert ask(process("s0:c1", "own_t"), image("s0:c2"), "read", "file") == (
+        True, Cause.UNCONSTRAINED_TYPE, "!= mcs_constrained_type")  # fmt: skip
+
+
 def test_role_as_a_cause(tmp_path):
     """A change of role that no rule allows; user_r may hold svirt_t, and back is not allowed."""
     path = compile_policy(tmp_path, rules="(allow svirt_t other_t (process (transition)))")
@@ -336,6 +366,8 @@ def test_what_is_no_file(tmp_path):
         open_policy(str(tmp_path / "pipe"))
     with pytest.raises(BackendUnavailableError, match="--policy"):
         open_policy(str(tmp_path / "missing"))
+    with pytest.raises(PolicyError, match="empty"):
+        open_policy("")
 
 
 # --- Which policy is asked ---------------------------------------------------------------------
@@ -408,6 +440,8 @@ def test_contexts_are_targets(tmp_path):
     assert target_of(image("s0")).target_class is None
     with pytest.raises(BackendUnavailableError, match="cannot be read"):
         target_of(str(tmp_path / "missing"))
+    with pytest.raises(PolicyError, match="neither a path nor a context"):
+        target_of("/a\0b")
 
 
 @pytest.mark.root
@@ -423,6 +457,25 @@ def test_labels_of_paths_are_targets(tmp_path):
     )
     os.setxattr(tmp_path, "security.selinux", image("s0").encode())
     assert target_of(str(tmp_path)).target_class == "dir"
+
+
+@pytest.mark.root
+def test_a_path_may_be_relative_and_a_link(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("disk.img", "a:b"):
+        Path(name).write_bytes(b"")
+        os.setxattr(name, "security.selinux", image("s0:c1").encode() + b"\0")
+    # As /dev/vg0/web01 is; the label of the link itself is nobody's question.
+    Path("link").symlink_to("disk.img")
+    for name in ("disk.img", "link", "a:b", "./a:b"):
+        target = target_of(name)
+        assert (target.context, target.target_class) == (image("s0:c1"), "file")
+    Path("loop").symlink_to("loop")
+    with pytest.raises(BackendUnavailableError, match="loop"):
+        target_of("loop")
+    # A context is one, whatever is called so.
+    Path(image("s0")).write_bytes(b"")
+    assert target_of(image("s0")).context == image("s0")
 
 
 def test_policy_without_levels(tmp_path):
