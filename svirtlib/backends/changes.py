@@ -13,10 +13,12 @@ import base64
 import contextlib
 import datetime as dt
 import fcntl
+import itertools
 import json
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Optional, Union
 
@@ -49,6 +51,12 @@ DEFAULT_FOLDER = "/var/lib/svirt-label/changes"
 _SCHEMA = "svirt-label/journal/1"
 _NAME = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{6}", re.ASCII)
 _SUFFIX = ".journal"
+
+#: No line that tells a state is longer.
+_TAIL = 4096
+
+#: As os.fsdecode has them.
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 @frozen
@@ -187,7 +195,8 @@ class Journal:
         self._append(
             {
                 "contexts": [None if label is None else os.fsdecode(label) for label in numbers],
-                "paths": [os.fsdecode(path) for path in paths],
+                # As os.fsdecode does it, for a hundred thousand of them.
+                "paths": [path.decode(_ENCODING, _ERRORS) for path in paths],
                 "inodes": inodes,
                 "old": [numbers[label] for label in old],
                 "new": [numbers[label] for label in new],
@@ -238,7 +247,7 @@ class Journal:
 
     def empty(self) -> bool:
         """Tell whether nothing but its header was written."""
-        return sum(1 for _ in _lines(self.path)) < 2
+        return next(itertools.islice(_lines(self.path), 1, None), None) is None
 
     def remove(self) -> None:
         """Remove it; for one that tells of nothing."""
@@ -395,39 +404,29 @@ class Journals(contextlib.AbstractContextManager["Journals"]):
     def _header(self, ident: str) -> Optional[JournalHeader]:
         """Return what a journal is about, or None where it was cut off before it said so."""
         path = self._path(ident)
-        header: Optional[JournalHeader] = None
-        state = "open"
-        for line in _lines(path, heads=True):
-            try:
-                document = json.loads(line)
-                if header is None:
-                    if document["schema"] != _SCHEMA:
-                        raise ValueError
-                    header = JournalHeader(
-                        ident,
-                        document["command"],
-                        tuple(document["paths"]),
-                        document["root"],
-                        document["fingerprint"],
-                        document["time"],
-                    )
-                elif "state" in document:
-                    state = document["state"]
-            except (KeyError, TypeError, ValueError):
-                raise BackendDataError(
-                    f"{path}: damaged: {quote(os.fsdecode(line))}; move it away to go on"
-                ) from None
-        if header is None:
+        first = next(_lines(path), None)
+        if first is None:
             return None
-        return JournalHeader(
-            ident,
-            header.command,
-            header.paths,
-            header.root,
-            header.fingerprint,
-            header.time,
-            state,
-        )
+        line = first
+        try:
+            document = json.loads(first)
+            if document["schema"] != _SCHEMA:
+                raise ValueError
+            line = _last_line(path)
+            state = json.loads(line)["state"] if line.startswith(b'{"state"') else "open"
+            return JournalHeader(
+                ident,
+                document["command"],
+                tuple(document["paths"]),
+                document["root"],
+                document["fingerprint"],
+                document["time"],
+                state,
+            )
+        except (KeyError, TypeError, ValueError):
+            raise BackendDataError(
+                f"{path}: damaged: {quote(os.fsdecode(line))}; move it away to go on"
+            ) from None
 
     def _sync_folder(self) -> None:
         try:
@@ -510,21 +509,34 @@ class Recorder:
             self.journal.close()
 
 
-def _lines(path: str, *, heads: bool = False) -> Iterator[bytes]:
-    """Yield the whole lines of a journal; with *heads* the first and those that tell its state.
+def _lines(path: str) -> Iterator[bytes]:
+    """Yield the whole lines of a journal.
 
     Raises:
         BackendError: it cannot be read.
     """
     try:
         with open(path, "rb") as stream:
-            first = True
             for line in stream:
-                if line.endswith(b"\n") and (first or not heads or line.startswith(b'{"state"')):
+                if line.endswith(b"\n"):
                     yield line
-                first = False
     except OSError as error:
         raise BackendError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _last_line(path: str) -> bytes:
+    """Return the last whole line, or its end if it is long; a journal may be, too.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - _TAIL))
+            whole, _, _ = stream.read(_TAIL).rpartition(b"\n")
+    except OSError as error:
+        raise BackendError(f"{path}: cannot be read: {error.strerror}") from None
+    return whole.rpartition(b"\n")[2]
 
 
 def _whole(path: str) -> int:

@@ -558,8 +558,8 @@ def unreadable(path: bytes, error: OSError) -> Unreadable:
     return Unreadable(os.fsdecode(path), f"cannot be looked at: {error.strerror}{hint}")
 
 
-def attribute(path: Union[str, bytes], name: str, *, follow: bool = True) -> Optional[bytes]:
-    """Return an extended attribute, or None where there is none.
+def attribute(path: Union[str, bytes, int], name: str, *, follow: bool = True) -> Optional[bytes]:
+    """Return an extended attribute of a path or an open file, or None where there is none.
 
     Raises:
         OSError: it cannot be read.
