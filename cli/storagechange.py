@@ -52,6 +52,7 @@ def add_plan_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--exit-code", action="store_true", help="exit with 1 if apply would change anything"
     )
+    add_jobs(group, "compare")
     _add_most(group)
 
 
@@ -155,7 +156,7 @@ def plan(options: argparse.Namespace, write: Write) -> int:
     request = _request(options)
     inventory, gaps = read_guests(options)
     with show_progress(options, "files looked at") as progress:
-        made = storageplan.plan(request, inventory, progress=progress)
+        made = storageplan.plan(request, inventory, jobs=options.jobs, progress=progress)
     if options.format == "json":
         document = {"schema": "svirt-label/storage-plan/1", **_plan_document(made, request, gaps)}
         write(options, json.dumps(document, indent=2) + "\n")
@@ -297,14 +298,15 @@ def _request(options: argparse.Namespace) -> Request:
     from svirtlib.backends.storageplan import Request
     from svirtlib.storagetypes import Purpose
 
-    paths = list(options.paths)
+    volumes: list[str] = []
     if options.pool:
         from svirtlib.backends.host import read_pool
 
         for name in options.pool:
-            paths += read_pool(name, options.connect)
+            volumes += read_pool(name, options.connect)
     return Request(
-        paths=tuple(paths),
+        paths=tuple(options.paths),
+        volumes=tuple(volumes),
         purpose=Purpose(options.purpose),
         type=options.type,
         range=options.range,

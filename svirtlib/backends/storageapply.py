@@ -99,7 +99,7 @@ def apply(
         recorder = Recorder(
             journals,
             "storage apply",
-            request.paths,
+            (*request.paths, *request.volumes),
             os.path.abspath(request.root),
             _fingerprint(request),
         )
@@ -164,13 +164,14 @@ def apply(
 def _announce_apply(
     request: Request, ident: str, rules: int, labels: int, *, stopped: Optional[str] = None
 ) -> None:
+    paths = (*request.paths, *request.volumes)
     log.changed(
         f"changed {several(rules, 'rule')} and {several(labels, 'label')} of "
-        f"{', '.join(request.paths)}{'' if stopped is None else f', and stopped: {stopped}'}",
+        f"{', '.join(paths)}{'' if stopped is None else f', and stopped: {stopped}'}",
         "storage apply",
         done=stopped is None,
         ID=ident,
-        PATH=request.paths,
+        PATH=paths,
         ROOT=os.path.abspath(request.root),
         RULES=rules,
         FILES=labels,
@@ -215,7 +216,7 @@ def _refuse(made: Plan, request: Request) -> None:
 
 def _fingerprint(request: Request) -> str:
     wanted = [
-        sorted(request.paths),
+        sorted([*request.paths, *request.volumes]),
         request.purpose.value,
         request.type,
         request.range,

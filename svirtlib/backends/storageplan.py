@@ -55,6 +55,7 @@ class Request:
 
     Attributes:
         paths: folders, files and block devices, below *root*.
+        volumes: paths that libvirt names for pools; one that is not there now is told.
         purpose: what they are for; decides the type unless *type* does.
         type: the type of the rules, or None.
         range: the range of the rules, or None for the lowest level.
@@ -80,12 +81,14 @@ class Request:
     root: str = "/"
     offline: bool = False
     most: int = 1000
+    volumes: tuple[str, ...] = ()
 
 
 def plan(
     request: Request,
     inventory: Optional[Inventory] = None,
     *,
+    jobs: int = 1,
     progress: Progress = lambda _: None,
 ) -> Plan:
     """Return what :func:`apply` would do; change nothing.
@@ -93,6 +96,7 @@ def plan(
     Args:
         request: what is asked for.
         inventory: the guests of this host, or None where libvirt was not asked.
+        jobs: how many processes compare labels; 0 for as many as there are processors.
         progress: told now and then how many files were looked at.
 
     Raises:
@@ -112,6 +116,7 @@ def plan(
                 force=request.force,
                 most=request.most,
                 progress=progress,
+                jobs=jobs or len(os.sched_getaffinity(0)),
             )
             work.run(trees(made.targets))
     return filled(made, work)
@@ -126,7 +131,7 @@ def filled(made: Plan, work: Relabelling) -> Plan:
         changes=tuple(work.changes),
         kept_count=work.kept_count,
         kept=tuple(work.kept),
-        unreadable=tuple((gap.what, gap.reason) for gap in work.unreadable),
+        unreadable=(*made.unreadable, *((gap.what, gap.reason) for gap in work.unreadable)),
         notes=(
             *made.notes,
             *(
@@ -153,7 +158,7 @@ def targets_of(request: Request, contexts: FileContexts, walk: Walk) -> Plan:
     Raises:
         SvirtError: something was asked for that cannot be.
     """
-    if not request.paths:
+    if not request.paths and not request.volumes:
         raise StorageError("nothing is named; name a folder, a file, a block device or a pool")
     context = _context(request, contexts)
     notes = []
@@ -166,12 +171,27 @@ def targets_of(request: Request, contexts: FileContexts, walk: Walk) -> Plan:
     homes = _homes(request.root)
     targets = []
     seen = set()
-    for text in request.paths:
+    absent = [text for text in request.volumes if not _is_there(text, request.root)]
+    present = [text for text in request.volumes if text not in absent]
+    if absent and not present and not request.paths:
+        raise StorageError(
+            f"{quote(absent[0])}: libvirt names it for the pool, and there is no such folder or "
+            f"device now, nor another one; start the pool ('virsh pool-start')"
+        )
+    for text in (*request.paths, *present):
         target = _target(text, request, context, contexts, walk, homes, selinux)
         if target.path not in seen:
             seen.add(target.path)
             targets.append(target)
-    return Plan(targets=tuple(targets), notes=tuple(notes))
+    gaps = [
+        (text, "libvirt names it for the pool, and it is not there now; activate it")
+        for text in absent
+    ]
+    return Plan(targets=tuple(targets), notes=tuple(notes), unreadable=tuple(gaps))
+
+
+def _is_there(path: str, root: str) -> bool:
+    return os.path.lexists(os.path.join(root, path.lstrip("/")))
 
 
 def _target(

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import resource
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 from checkrun import run
 from jsonschema import Draft202012Validator
-from needs import require_program
+from needs import require_module, require_program
 from policyroot import IMAGE, label_of, set_label
 from xmlmaker import disk, guest
 
@@ -103,6 +104,54 @@ def test_a_rule_and_labels_there_and_back(root, journald):
     assert root.labels("/virtstorage") == before
     assert root.local_rules() == root.stored_rules() == []
     assert root.run("storage", "undo").code == 2
+
+
+POOLS = """
+<node>
+  <pool type='dir'><name>plain</name><target><path>/var/lib/libvirt/images</path></target></pool>
+  <pool type='dir'><name>away</name><target><path>/srv/away</path></target></pool>
+  <pool type='logical'><name>lv</name><source><name>vg0</name></source>
+    <target><path>/dev/vg0</path></target>
+    <volume type='block'><name>one</name><capacity>1</capacity></volume>
+    <volume type='block'><name>inactive</name><capacity>1</capacity></volume></pool>
+  <pool type='rbd'><name>ceph</name><source><host name='h'/><name>p</name></source></pool>
+</node>"""
+
+
+def test_pools(images, tmp_path):
+    """libvirt's own answer for each sort of pool, by its test driver."""
+    require_module("libvirt", package="python3-libvirt")
+    (tmp_path / "node.xml").write_text(POOLS)
+    images.fill("/dev/vg0/x")
+    os.mknod(images.path("/dev/vg0/one"), 0o600 | stat.S_IFBLK, os.makedev(7, 250))
+
+    def plan(name, *more):
+        words = ("-c", f"test://{tmp_path}/node.xml", "--format", "json", "storage", "plan")
+        return images.run(*words, "--pool", name, *more)
+
+    assert plan("plain").report["files"]["checked"] == 5
+    both = plan("lv", IMAGES)
+    assert both.code == 3
+    assert [rule["pattern"] for rule in both.report["rules"]] == [f"{IMAGES}(/.*)?", "/dev/vg0/one"]
+    assert both.report["rules"][1]["kind"] == "b"
+    assert "/dev/vg0/inactive" in both.err
+    for name in ("ceph", "away", "nope"):
+        refused = plan(name)
+        assert (refused.code, refused.out) == (2, "")
+        assert "pool" in refused.err
+
+
+def test_several_processes_plan_the_same(images):
+    for number in range(40):
+        images.fill(f"{IMAGES}/many{number}/a.img")
+    plans = [
+        images.run("--format", "json", "storage", "plan", IMAGES, "--jobs", jobs).report
+        for jobs in (1, 3)
+    ]
+    for made in plans:
+        made["changes"].sort(key=lambda change: change["path"])
+    assert plans[0] == plans[1]
+    assert plans[0]["files"]["to_change"] == 85
 
 
 @pytest.mark.slow
