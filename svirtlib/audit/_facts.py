@@ -135,6 +135,9 @@ class AuditFacts:
                 if self.host is not None and console.secure_without_tls:
                     # It does not start, so that nobody reaches it; one rule tells that.
                     console = evolve(console, exposure=Exposure.NONE)
+                if one.type == "vnc" and one.password is not None and not one.password.size:
+                    # QEMU asks for a password and takes none.
+                    console = evolve(console, exposure=Exposure.NONE)
                 line = "" if one.line is None else f":{one.line}"
                 seats.append(Seat(guest, console, one, f"{guest.source}{line}"))
         return tuple(seats)
@@ -364,6 +367,33 @@ class AuditFacts:
                     f"PCI devices {listed(self.pci_users)}",
                     "whether they are virtual functions only /sys of the host tells; run on the "
                     "host",
+                )
+            )
+        absent = {one.address for one in self.practices.pci or () if one.kind == "absent"}
+        gone = sorted(absent & {*self.pci_users})
+        if gone:
+            gaps.append(
+                Unreadable(
+                    f"PCI devices {listed(gone)}",
+                    "guests have them, and the host has none at these addresses now, so that "
+                    "nobody can tell what they are",
+                )
+            )
+        unknown = sorted(
+            {
+                link.source
+                for guest in self.inventory.guests
+                for link in self.devices(guest).storage
+                if link.writable
+                and link.type == "block"
+                and self.block(link.source).kind == "unknown"
+            }
+        )
+        if unknown:
+            gaps.append(
+                Unreadable(
+                    f"block devices {listed(unknown)}",
+                    "whether they are whole disks their names do not tell; run on the host",
                 )
             )
         networks = sorted(

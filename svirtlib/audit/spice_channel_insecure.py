@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.audit._facts import AuditFacts
+from svirtlib.audit._facts import AuditFacts, Seat
 from svirtlib.audit._rule import AuditRule, grouped, names_of, seen_at
 from svirtlib.findings import Finding, Severity
 from svirtlib.wording import listed, one_or_many
@@ -28,10 +28,7 @@ class SpiceChannelInsecure(AuditRule):
             and seat.console.tls
             and seat.console.plain
         ]
-        for channels, found in grouped(
-            seats,
-            lambda seat: tuple(name for name, mode in seat.console.modes if mode == "insecure"),
-        ).items():
+        for channels, found in grouped(seats, _insecure).items():
             if not channels:
                 continue
             names = names_of(found)
@@ -45,3 +42,10 @@ class SpiceChannelInsecure(AuditRule):
                 guests=names,
                 evidence=seen_at(found, f"insecure: {', '.join(channels)}"),
             )
+
+
+def _insecure(seat: Seat) -> tuple[str, ...]:
+    named = tuple(name for name, mode in seat.console.modes if mode == "insecure")
+    default = None if seat.graphics is None else seat.graphics.default_mode
+    # Those that no XML can name follow the default.
+    return named or (("port",) if default == "insecure" else ())

@@ -25,7 +25,7 @@ class StorageNfsSec(AuditRule):
             if not mount.kind.startswith("nfs"):
                 continue
             options = mount.options.split(",")
-            if "sec=krb5p" in options or any(one.startswith("xprtsec=") for one in options):
+            if {"sec=krb5p", "xprtsec=tls", "xprtsec=mtls"} & {*options}:
                 continue
             names = sorted({guest.name for guest, _ in uses})
             yield self.tell(

@@ -37,6 +37,8 @@ _SYSTEMD = "/etc/systemd/system"
 _SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 _NFT_SECONDS = 10
 _VIEWER = "/usr/bin/remote-viewer"
+#: A text in LVM's configuration.
+_LVM_TEXT = r'"(?:[^"\\]|\\.)*"'
 
 
 def read_practices(
@@ -52,7 +54,7 @@ def read_practices(
     """
     mounts = tuple(_mounts(tree, live=live))
     units = _units(tree)
-    kernel = tuple(_kernel(tree, live=live))
+    kernel = tuple(_kernel(tree))
     owner_rules, origin = _owner_rules(tree, live=live) if mapped else (None, "")
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
@@ -90,8 +92,16 @@ def _lines(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
 def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
     for text, origin in _lines(tree, "/etc/fstab"):
         fields = text.split()
-        if len(fields) >= 4:
-            yield MountEntry(fields[0], fields[1], fields[2], fields[3], origin)
+        if len(fields) >= 3:
+            yield MountEntry(*fields[:3], fields[3] if len(fields) > 3 else "", origin)
+        else:
+            tree.unreadable[origin] = Unreadable(
+                origin, "no line of fstab: type, or more, is missing"
+            )
+    for text, origin in _lines(tree, "/etc/crypttab"):
+        fields = text.split()
+        if len(fields) >= 2:
+            yield MountEntry(fields[1], f"/dev/mapper/{fields[0]}", "crypt", "", origin)
     if not live:
         return
     for number, line in enumerate((tree.text("/proc/self/mounts") or "").splitlines(), 1):
@@ -105,11 +115,11 @@ def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
             yield MountEntry(fields[0], "swap", "swap", "", "/proc/swaps")
 
 
-def _kernel(tree: Tree, *, live: bool) -> Iterator[Setting]:
-    if live:
-        text = tree.text("/proc/cmdline")
-        if text:
-            yield Setting(text.strip(), "/proc/cmdline")
+def _kernel(tree: Tree) -> Iterator[Setting]:
+    # An unpacked host has one where somebody put it there.
+    text = tree.text("/proc/cmdline")
+    if text:
+        yield Setting(text.strip(), "/proc/cmdline")
     text = tree.text("/etc/kernel/cmdline")
     if text:
         yield Setting(text.strip(), "/etc/kernel/cmdline")
@@ -122,6 +132,10 @@ def _kernel(tree: Tree, *, live: bool) -> Iterator[Setting]:
             for line, origin in _lines(tree, f"{folder}/{name}"):
                 if line.startswith("options "):
                     yield Setting(line[len("options ") :].strip(), origin)
+    for path in ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"):
+        for line, origin in _lines(tree, path):
+            if re.match(r"linux(?:16|efi)?\s", line):
+                yield Setting(line, origin)
     # What the initial RAM disk is told beside the kernel's command line.
     for folder in ("/etc/dracut.conf.d", "/etc/initramfs-tools/conf.d"):
         for name in tree.names(folder):
@@ -209,20 +223,35 @@ def _used_parts(tree: Tree, folder: str, mounts: Sequence[MountEntry]) -> Option
 
 def _lvm(tree: Tree) -> Optional[LvmConfig]:
     path = "/etc/lvm/lvm.conf"
-    text = "\n".join(line for line, _ in _lines(tree, path))
-    if not text and not tree.exists("/etc/lvm"):
+    if not tree.exists("/etc/lvm"):
         return None
     patterns: Optional[tuple[str, ...]] = None
-    found = re.search(r"(?:^|[\s{/])global_filter\s*=\s*(\[[^\]]*\]|\"[^\"]*\")", text)
-    if found:
-        patterns = tuple(re.findall(r'"((?:[^"\\]|\\.)*)"', found[1]))
-    switch = re.search(r"(?:^|[\s{/])use_devicesfile\s*=\s*([01])", text)
+    switch = None
+    # What stands in the second of these wins.
+    for name in (path, "/etc/lvm/lvmlocal.conf"):
+        text = tree.text(name)
+        if text is None:
+            if tree.read(name) is not None:
+                # It is told that it cannot be read; what it says nobody knows.
+                return None
+            continue
+        text = re.sub(rf"({_LVM_TEXT})|#[^\n]*", lambda match: match[1] or "", text)
+        if not _is_whole(tree, name, re.sub(_LVM_TEXT, "", text)):
+            return None
+        for found in re.finditer(
+            rf'(?:^|[\s{{/])global_filter\s*=\s*(\[(?:[^\]"]|{_LVM_TEXT})*\]|{_LVM_TEXT})', text
+        ):
+            path = name
+            patterns = tuple(
+                re.sub(r'\\(["\\])', r"\1", one[1:-1]) for one in re.findall(_LVM_TEXT, found[1])
+            )
+        for found in re.finditer(r"(?:^|[\s{/])use_devicesfile\s*=\s*([01])", text):
+            switch = found[1]
     return LvmConfig(
         path=path,
         patterns=patterns,
-        devices_file=switch is not None
-        and switch[1] == "1"
-        and tree.exists("/etc/lvm/devices/system.devices"),
+        # Where the file is, the distribution's default is to use it.
+        devices_file=switch != "0" and tree.exists("/etc/lvm/devices/system.devices"),
     )
 
 
@@ -368,15 +397,28 @@ def _socket_mode(tree: Tree) -> Optional[Setting]:
 
 def _polkit(tree: Tree) -> Iterator[str]:
     """Yield rules that grant the management of guests without asking who it is."""
-    folder = "/etc/polkit-1/rules.d"
-    for name in tree.names(folder):
-        text = tree.text(f"{folder}/{name}") or ""
+    folders = ("/etc/polkit-1/rules.d", "/usr/share/polkit-1/rules.d")
+    for path in (f"{folder}/{name}" for folder in folders for name in tree.names(folder)):
+        text = tree.text(path) or ""
         text = re.sub(r"//[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)
-        manages = "org.libvirt.unix.manage" in text
+        if not _is_whole(tree, path, re.sub(r"'[^'\n]*'|\"[^\"\n]*\"", "", text)):
+            continue
+        # Whoever compares no action grants all of them.
+        manages = re.search(r"org\.libvirt(?!\.unix\.monitor)", text) or "action." not in text
         grants = re.search(r"\breturn\s+polkit\.Result\.YES\b", text)
         asks = re.search(r"subject\.(?:isInGroup|user|groups|local|active)", text)
         if manages and grants and not asks:
-            yield f"{folder}/{name}"
+            yield path
+
+
+def _is_whole(tree: Tree, path: str, text: str) -> bool:
+    """Tell whether every brace has its end; its reader refuses a file that was cut short."""
+    whole = text.count("{") == text.count("}") and text.count("(") == text.count(")")
+    if not whole:
+        tree.unreadable[path] = Unreadable(
+            path, "not judged: it is cut short, or a brace is missing"
+        )
+    return whole
 
 
 def _networks(tree: Tree) -> Optional[tuple[VirtualNetwork, ...]]:

@@ -279,7 +279,12 @@ def _settings(
     if isinstance(data, Unreadable):
         return UNKNOWN
     try:
-        return read_settings(parse_conf(data, path), kinds)
+        settings = read_settings(parse_conf(data, path), kinds)
+        if settings.flag("allow_disk_format_probing"):
+            # virQEMUDriverConfigLoadSecurityEntry ends with an error there.
+            key = "allow_disk_format_probing"
+            raise ConfigurationError(path, f"{key} is supported no more", dict(settings.lines)[key])
+        return settings
     except ConfigurationError as error:
         broken.append(BrokenFile(path, error.reason, error.line))
         tree.unreadable[path] = Unreadable(
@@ -316,10 +321,15 @@ def _qemu_user(
     user: Optional[Account] = None
     if named is not None:
         number = named.removeprefix("+")
-        user = by_name.get(named)
+        user = by_name.get(named) or (Account("root", 0, 0) if named == "root" else None)
         if user is None and number.isdigit():
             same = [account for account in accounts if account.uid == int(number)]
             user = same[0] if same else Account(number, int(number), int(number))
+        if user is None and accounts:
+            tree.unreadable["user"] = Unreadable(
+                f"the user {named} in /etc/libvirt/qemu.conf",
+                "the host's /etc/passwd does not have it: nobody can tell as whom QEMU runs",
+            )
     else:
         user = next((by_name[name] for name in _QEMU_USERS if name in by_name), None)
     group_name = qemu.text("group") if isinstance(qemu, Settings) else None

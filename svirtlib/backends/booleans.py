@@ -99,7 +99,7 @@ def set_booleans(
         COMMAND,
         ID=ident or "",
         ROOT=os.path.abspath(root),
-        BOOLEANS=words,
+        BOOLEANS=len(words),
     )
     return BooleansSet({one.name: wanted[one.name] for one in after}, ident, unknown)
 

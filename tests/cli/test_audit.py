@@ -13,6 +13,7 @@ from needs import require
 
 from svirtlib.backends import _practices
 from svirtlib.backends._tree import Tree
+from svirtlib.devices import CHANNELS
 from svirtlib.errors import ConfigurationError
 from svirtlib.guests import Unreadable
 from svirtlib.hostpractices import classify_by_name
@@ -291,6 +292,95 @@ def test_text_that_is_none_is_not_passed_over(tree):
     tree.put("/etc/fstab", b"LABEL=\0root / ext4 defaults 0 1")
     outcome = audit(tree)
     assert (outcome.code, outcome.unjudged) == (3, ["/etc/fstab"])
+
+
+DISK = (
+    "<domain type='kvm'><name>web</name><devices><disk type='block' device='disk'>"
+    "<source dev='{}'/><target dev='vda'/></disk></devices></domain>"
+)
+_SCAN = "lvm-filter-missing"
+_LABEL = "host-mount-by-label"
+_OPEN = "libvirt-polkit-open"
+_POLKIT = "polkit.addRule(function(action, subject) {{ {} return polkit.Result.YES; }});"
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "rules", "unknown"),
+    [
+        ("lvm/lvm.conf", "devices { }", [_SCAN], 0),
+        ("lvm/lvm.conf", 'devices { global_filter=["r|/dev/sd[bc]|", "a|.*|"] }', [], 0),
+        ("lvm/lvm.conf", 'devices { global_filter=["r|^/dev/sdb2#?$|"] # a|.*|\n}', [], 0),
+        ("lvm/lvm.conf", "devices {", [], 1),
+        ("lvm/lvm.conf", "\0", [], 1),
+        ("lvm/lvmlocal.conf", 'devices/global_filter = "r|.*|"', [], 0),
+        ("lvm/devices/system.devices", "IDTYPE=devname", [], 0),
+        ("fstab", "LABEL=srv /srv ext4", [_LABEL], 0),
+        ("fstab", "LABEL=srv", [], 1),
+        ("crypttab", "srv LABEL=srv none", [_LABEL], 0),
+        ("../boot/grub/grub.cfg", " linux /vmlinuz root=LABEL=a\n search --label b", [_LABEL], 0),
+        ("../boot/grub2/grub.cfg", " linux /vmlinuz root=UUID=a\n search --label b", [], 0),
+        ("../proc/cmdline", "root=/dev/disk/by-label/a", [_LABEL], 0),
+        ("polkit-1/rules.d/a.rules", _POLKIT.format(""), [_OPEN], 0),
+        (
+            "polkit-1/rules.d/a.rules",
+            _POLKIT.format('if (action.id.indexOf("org.libvirt.") == 0)'),
+            [_OPEN],
+            0,
+        ),
+        (
+            "polkit-1/rules.d/a.rules",
+            _POLKIT.format('if (action.id == "org.libvirt.unix.monitor")'),
+            [],
+            0,
+        ),
+        ("polkit-1/rules.d/a.rules", _POLKIT.format("")[:-4], [], 1),
+        ("libvirt/qemu.conf", 'user = "nobody-there"', [], 1),
+        ("libvirt/qemu.conf", 'group = "disk"', ["qemu-user-shared"], 0),
+        ("libvirt/qemu.conf", "allow_disk_format_probing = 1", ["conf-parse"], 1),
+    ],
+)
+def test_configuration_as_its_reader_takes_it(tree, path, text, rules, unknown):
+    tree.domains(DISK.format("/dev/sdb2"))
+    tree.put(f"/etc/{path}", text)
+    outcome = audit(tree)
+    assert outcome.rules == rules
+    assert len(outcome.unjudged) == unknown
+
+
+@pytest.mark.parametrize("device", ["/dev/dm-3", "/dev/disk/by-label/a"])
+def test_device_of_which_a_name_tells_nothing(tree, device):
+    tree.domains(DISK.format(device))
+    outcome = audit(tree)
+    assert (outcome.code, outcome.rules) == (3, [])
+    assert outcome.unjudged == [f"block devices {device}"]
+
+
+def test_console_that_is_locked(tree):
+    """QEMU asks for a password, and takes none where it is empty."""
+    tree.domains(guest(attributes="listen='0.0.0.0' passwd=''"))
+    assert audit(tree).rules == []
+
+
+def test_channels_that_no_xml_can_name(tree):
+    channels = "".join(f"<channel name='{name}' mode='secure'/>" for name in CHANNELS)
+    tree.domains(
+        "<domain type='kvm'><name>web</name><devices><graphics type='spice' autoport='yes' "
+        "listen='192.0.2.1' defaultMode='insecure' passwd='long-enough-it-is' "
+        f"passwdValidTo='2099-01-01T00:00:00'>{channels}</graphics></devices></domain>"
+    )
+    tree.put("/etc/libvirt/qemu.conf", "spice_tls = 1")
+    tree.pki("/etc/pki/libvirt-spice", "")
+    assert "spice-channel-insecure" in audit(tree).rules
+
+
+def test_transport_of_nfs_that_is_none(tree):
+    tree.domains(
+        "<domain type='kvm'><name>web</name><devices><disk type='file'>"
+        "<source file='/srv/web.img'/><target dev='vda'/></disk></devices></domain>"
+    )
+    for options, rules in (("xprtsec=none", ["storage-nfs-sec"]), ("xprtsec=mtls", [])):
+        tree.put("/etc/fstab", f"nas:/vms /srv nfs4 {options} 0 0\n")
+        assert audit(tree).rules == rules
 
 
 @pytest.mark.slow
