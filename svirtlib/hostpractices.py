@@ -14,6 +14,8 @@ __all__ = [
     "LvmConfig",
     "MountEntry",
     "PciDevice",
+    "PortDenied",
+    "PortUse",
     "Practices",
     "SelinuxConfig",
     "Setting",
@@ -207,6 +209,40 @@ class ViewerFile:
 
 
 @frozen
+class PortUse:
+    """TCP ports that QEMU binds.
+
+    Attributes:
+        domain: type of the process.
+        low: the first port.
+        high: the last one.
+        what: what for.
+        guests: names of the guests; empty: any of them.
+    """
+
+    domain: str
+    low: int
+    high: int
+    what: str
+    guests: tuple[str, ...] = ()
+
+
+@frozen
+class PortDenied:
+    """A port that QEMU would bind and that the policy keeps from it.
+
+    Attributes:
+        use: what it would be for.
+        port: the first such port.
+        type: its type.
+    """
+
+    use: PortUse
+    port: int
+    type: str
+
+
+@frozen
 class Practices:
     """All of one host. None stands for what was not there to be looked at.
 
@@ -219,6 +255,7 @@ class Practices:
         unsafe_interrupts: what lets VFIO take devices without interrupt remapping, or None.
         selinux: what SELinux will do, or None without any configuration of it.
         booleans: the policy's booleans; None where no policy could be asked.
+        ports_denied: ports that the policy keeps from QEMU; None where no policy could be asked.
         units: names of systemd units that start at boot; None where that is not known.
         listen_option: what starts libvirtd with ``--listen``, or None.
         socket_mode: mode of libvirt's read-write socket where a unit sets one, or None.
@@ -245,6 +282,7 @@ class Practices:
     unsafe_interrupts: Optional[Setting] = None
     selinux: Optional[SelinuxConfig] = None
     booleans: Optional[tuple[Boolean, ...]] = None
+    ports_denied: Optional[tuple[PortDenied, ...]] = None
     units: Optional[frozenset[str]] = None
     listen_option: Optional[Setting] = None
     socket_mode: Optional[Setting] = None

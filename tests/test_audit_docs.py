@@ -34,6 +34,8 @@ from svirtlib.audit import ALL_RULES, Need, run_audit
 from svirtlib.backends.audit import audit_tree, input_filtered
 from svirtlib.booleans import Boolean
 from svirtlib.guests import Inventory
+from svirtlib.portuse import denials, port_uses
+from svirtlib.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "rules"
@@ -51,6 +53,7 @@ NEEDS = {
     frozenset({Need.UNITS}): "the units that start at boot",
     frozenset({Need.SELINUX}): "the configuration of SELinux",
     frozenset({Need.BOOLEANS}): "a policy",
+    frozenset({Need.PORTS}): "a policy",
     frozenset({Need.RULESET}): "the running host, as root",
     frozenset({Need.MAP}): "a map of consoles to users",
     frozenset({Need.MAP, Need.OWNER_RULES}): "a map, and the machine with the viewers",
@@ -102,10 +105,19 @@ def _report(folder, page, case, rules=ALL_RULES):
             seen["booleans"] = tuple(
                 Boolean(name, stored == "on", live == "on") for name, live, stored in states
             )
+        elif text.startswith("$ semanage port "):
+            ports = re.findall(r"^(\w+) +tcp +(\d+)-(\d+)$", text, re.MULTILINE)
+            allowed = set(re.findall(r"^allow (\w+) (\w+):tcp_socket", text, re.MULTILINE))
+            seen["ports"] = [(int(low), int(high), name) for name, low, high in ports], allowed
         elif kind == "console":
             tree.modes(text)
     profile = re.search(r"`--profile ([a-z-]+)`", page.split("\n## Example\n")[1])
     inventory, host = audit_tree(str(folder), console_map=console_map)
+    if "ports" in seen:
+        ports, allowed = seen.pop("ports")
+        assert isinstance(host.qemu, Settings)
+        uses = port_uses(inventory.guests, host.qemu, ["svirt_t"])
+        seen["ports_denied"] = denials(uses, ports, lambda *both: both in allowed)
     # What only a running host tells.
     host = evolve(host, practices=evolve(host.practices, **seen))
     return run_audit(inventory, host, rules, profile=profile[1] if profile else "default")
@@ -185,7 +197,10 @@ def test_hardened_host_is_silent():
     assert report.findings == ()
     assert report.unreadable == ()
     # What only a running host, a map or sudo can tell.
-    silent = {Need.MAP, Need.OWNER_RULES, Need.RULESET, Need.SOCKETS, Need.BOOLEANS, Need.SUDOERS}
+    silent = {
+        Need.MAP, Need.OWNER_RULES, Need.RULESET, Need.SOCKETS, Need.BOOLEANS, Need.PORTS,
+        Need.SUDOERS,
+    }  # fmt: skip
     assert {entry.rule for entry in report.not_run} == {
         rule.ident for rule in ALL_RULES if rule.needs & silent
     }

@@ -65,6 +65,7 @@ from svirtlib.audit.selinux_boolean_missing import SelinuxBooleanMissing
 from svirtlib.audit.selinux_boolean_not_persistent import SelinuxBooleanNotPersistent
 from svirtlib.audit.selinux_boolean_unknown import SelinuxBooleanUnknown
 from svirtlib.audit.selinux_not_enforcing import SelinuxNotEnforcing
+from svirtlib.audit.selinux_port_type import SelinuxPortType
 from svirtlib.audit.spice_channel_insecure import SpiceChannelInsecure
 from svirtlib.audit.spice_cleartext_exposed import SpiceCleartextExposed
 from svirtlib.audit.spice_clipboard import SpiceClipboard
@@ -186,6 +187,7 @@ ALL_RULES: tuple[AuditRule, ...] = (
     QemuUserShared(),
     SaslKeytab(),
     SelinuxBooleanMissing(),
+    SelinuxPortType(),
     SpiceSecureWithoutTls(),
     SpiceTlsVerifyNoop(),
     SshRootShared(),
@@ -310,6 +312,7 @@ def _missing(facts: AuditFacts) -> set[Need]:
         Need.UNITS: practices.units is not None,
         Need.SELINUX: practices.selinux is not None,
         Need.BOOLEANS: practices.booleans is not None,
+        Need.PORTS: practices.ports_denied is not None,
         Need.RULESET: practices.input_filtered is not None,
         Need.MAP: facts.host is not None and facts.host.console_users is not None,
         Need.OWNER_RULES: practices.owner_rules is not None,

@@ -27,6 +27,7 @@ class Need(enum.Enum):
     UNITS = "what starts at boot is not known: there is no /etc/systemd/system"
     SELINUX = "there is no /etc/selinux/config"
     BOOLEANS = "no policy of the host could be asked for its booleans"
+    PORTS = "no policy of the host could be asked for the types of ports"
     RULESET = "the firewall's rules can be read on the running host alone, as root"
     MAP = "no map of consoles to users was named (--map)"
     OWNER_RULES = "this is not the machine with the viewers: it has no rules about consoles"

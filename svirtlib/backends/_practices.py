@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import stat
 import subprocess
 from collections.abc import Iterator, Sequence
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from svirtlib.backends._tree import Tree
 from svirtlib.booleans import Boolean
@@ -21,6 +22,7 @@ from svirtlib.hostpractices import (
     LvmConfig,
     MountEntry,
     PciDevice,
+    PortDenied,
     Practices,
     SelinuxConfig,
     Setting,
@@ -28,7 +30,12 @@ from svirtlib.hostpractices import (
     VirtualNetwork,
     classify_by_name,
 )
+from svirtlib.portuse import denials, port_uses
+from svirtlib.settings import Settings
 from svirtlib.xmltree import parse_tree
+
+if TYPE_CHECKING:
+    from svirtlib.backends.policy import Policy
 
 __all__ = ["policy_type", "read_practices"]
 
@@ -42,19 +49,26 @@ _LVM_TEXT = r'"(?:[^"\\]|\\.)*"'
 
 
 def read_practices(
-    tree: Tree, guests: Sequence[Guest], *, live: bool, mapped: bool = False
+    tree: Tree,
+    guests: Sequence[Guest],
+    conf: Optional[Settings] = None,
+    *,
+    live: bool,
+    mapped: bool = False,
 ) -> Practices:
     """Return how the host is set up.
 
     Args:
         tree: its files.
         guests: whose devices are looked at.
+        conf: ``qemu.conf``; None where it cannot be read.
         live: the host is this machine.
         mapped: a map of consoles to users was named.
     """
     mounts = tuple(_mounts(tree, live=live))
     units = _units(tree)
     kernel = tuple(_kernel(tree))
+    booleans, denied = _policy_facts(tree, guests, conf)
     owner_rules, origin = _owner_rules(tree, live=live) if mapped else (None, "")
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
@@ -64,7 +78,8 @@ def read_practices(
         pci=_pci(tree, guests),
         unsafe_interrupts=_unsafe_interrupts(tree, kernel),
         selinux=_selinux(tree, kernel),
-        booleans=_booleans(tree),
+        booleans=booleans,
+        ports_denied=denied,
         units=units,
         listen_option=_listen_option(tree),
         socket_mode=_socket_mode(tree),
@@ -93,7 +108,8 @@ def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
     for text, origin in _lines(tree, "/etc/fstab"):
         fields = text.split()
         if len(fields) >= 3:
-            yield MountEntry(*fields[:3], fields[3] if len(fields) > 3 else "", origin)
+            options = fields[3] if len(fields) > 3 else ""
+            yield MountEntry(fields[0], fields[1], fields[2], options, origin)
         else:
             tree.unreadable[origin] = Unreadable(
                 origin, "no line of fstab: type, or more, is missing"
@@ -316,20 +332,59 @@ def _selinux(tree: Tree, kernel: Sequence[Setting]) -> Optional[SelinuxConfig]:
     return SelinuxConfig(mode, origin, off)
 
 
-def _booleans(tree: Tree) -> Optional[tuple[Boolean, ...]]:
-    """Return the booleans, as the kernel has them and as the next boot will."""
+def _policy_facts(
+    tree: Tree, guests: Sequence[Guest], conf: Optional[Settings]
+) -> tuple[Optional[tuple[Boolean, ...]], Optional[tuple[PortDenied, ...]]]:
+    """Return the booleans, now and at the next boot, and the ports that are kept from QEMU.
+
+    libsemanage writes what is set locally into the policy's file, too.
+    """
     folder = "/sys/fs/selinux/booleans"
     live = {
         name: (tree.text(f"{folder}/{name}") or "0").split()[:1] == ["1"]
         for name in tree.names(folder)
     }
-    stored = _stored_booleans(tree)
+    stored: Optional[dict[str, bool]] = None
+    denied: Optional[tuple[PortDenied, ...]] = None
+    folder = f"/etc/selinux/{policy_type(tree)}"
+    policies = [
+        name for name in tree.names(f"{folder}/policy") if re.fullmatch(r"policy\.\d+", name)
+    ]
+    if policies:
+        path = f"{folder}/policy/{max(policies, key=lambda name: int(name.partition('.')[2]))}"
+        from svirtlib.backends.policy import open_policy
+
+        try:
+            with tree.opened(path) as opened, open_policy(opened) as policy:
+                stored = policy.booleans()
+                lines = _lines(tree, f"{folder}/contexts/virtual_domain_context")
+                contexts = [line for line, _ in lines]
+                if contexts and conf is not None:
+                    denied = _denied(policy, contexts, guests, conf)
+        except (SvirtError, OSError) as error:
+            tree.unreadable[path] = Unreadable(path, f"not asked: {error}")
     if not live and stored is None:
-        return None
+        return None, denied
     return tuple(
         Boolean(name, None if stored is None else stored.get(name), live.get(name))
         for name in sorted({*live, *(stored or ())})
-    )
+    ), denied
+
+
+def _denied(
+    policy: Policy, contexts: Sequence[str], guests: Sequence[Guest], conf: Settings
+) -> tuple[PortDenied, ...]:
+    # The first is that of guests with KVM; what is asked of the policy has its user and range.
+    user, role, _, *level = contexts[0].split(":", 3)
+
+    @functools.cache
+    def may_bind(domain: str, type: str) -> bool:
+        source = ":".join((user, role, domain, *level))
+        target = ":".join((user, "object_r", type, *level))
+        return policy.allowed(source, target, "tcp_socket", "name_bind")
+
+    uses = port_uses(guests, conf, [context.split(":")[2] for context in contexts])
+    return denials(uses, policy.tcp_ports(), may_bind)
 
 
 def policy_type(tree: Tree) -> str:
@@ -339,26 +394,6 @@ def policy_type(tree: Tree) -> str:
         if equals and name.strip() == "SELINUXTYPE" and value.strip():
             return os.path.basename(value.strip())
     return "targeted"
-
-
-def _stored_booleans(tree: Tree) -> Optional[dict[str, bool]]:
-    """Return the booleans of the policy that the next boot loads, or None where none can be asked.
-
-    libsemanage writes local settings into that file, too.
-    """
-    folder = f"/etc/selinux/{policy_type(tree)}/policy"
-    policies = [name for name in tree.names(folder) if re.fullmatch(r"policy\.\d+", name)]
-    if not policies:
-        return None
-    newest = max(policies, key=lambda name: int(name.partition(".")[2]))
-    from svirtlib.backends.policy import open_policy
-
-    try:
-        with tree.opened(f"{folder}/{newest}") as path, open_policy(path) as policy:
-            return policy.booleans()
-    except (SvirtError, OSError) as error:
-        tree.unreadable[folder] = Unreadable(f"{folder}/{newest}", f"not asked: {error}")
-        return None
 
 
 def _units(tree: Tree) -> Optional[frozenset[str]]:

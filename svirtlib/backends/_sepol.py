@@ -17,7 +17,7 @@ import re
 import struct
 import threading
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, ClassVar, Optional
 
 from attr import frozen
@@ -47,6 +47,9 @@ _MOST_CONTEXTS = 4000
 
 
 _STRUCTURE = ("role", "roletype", "type", "typealiasactual", "typepermissive", "user", "userrole")
+#: ``SEPOL_PROTO_TCP``
+_TCP = 1
+
 _STATEMENT = re.compile(rf"^\(({'|'.join(_STRUCTURE)}) (.*)\)$", re.MULTILINE)
 
 
@@ -105,6 +108,8 @@ def _library() -> Any:
         ) from None
     library.sepol_av_perm_to_string.restype = ctypes.c_char_p
     library.sepol_bool_get_name.restype = ctypes.c_char_p
+    library.sepol_context_get_type.restype = ctypes.c_char_p
+    library.sepol_port_get_con.restype = ctypes.c_void_p
     library.sepol_handle_create.restype = ctypes.c_void_p
     # What it has to say is said by exceptions here, not on standard error.
     library.sepol_debug(0)
@@ -386,8 +391,17 @@ class Engine:
 
     def booleans(self) -> dict[str, bool]:
         """Return the state of each boolean of the policy."""
+        return self._records[0]
+
+    def tcp_ports(self) -> tuple[tuple[int, int, str], ...]:
+        """Return first port, last port and type of each statement about TCP, in their order."""
+        return self._records[1]
+
+    @cached_property
+    def _records(self) -> tuple[dict[str, bool], tuple[tuple[int, int, str], ...]]:
+        # What takes time is to read the policy once more.
         with _Table(self._image, self._source) as table:
-            return table.booleans()
+            return table.booleans(), table.tcp_ports()
 
     def statements(self) -> Mapping[str, tuple[tuple[str, ...], ...]]:
         """Return the statements of the policy that tell its structure, by their keyword.
@@ -447,6 +461,21 @@ class _Table:
 
         self._each(self._sepol.sepol_bool_iterate, note)
         return dict(sorted(found.items()))
+
+    def tcp_ports(self) -> tuple[tuple[int, int, str], ...]:
+        found: list[tuple[int, int, str]] = []
+        sepol = self._sepol
+
+        def note(record: int) -> None:
+            port = ctypes.c_void_p(record)
+            if sepol.sepol_port_get_proto(port) == _TCP:
+                context = ctypes.c_void_p(sepol.sepol_port_get_con(port))
+                name: bytes = sepol.sepol_context_get_type(context)
+                low, high = sepol.sepol_port_get_low(port), sepol.sepol_port_get_high(port)
+                found.append((low, high, name.decode()))
+
+        self._each(sepol.sepol_port_iterate, note)
+        return tuple(found)
 
     def _each(self, iterate: Any, note: Any) -> None:
         prototype = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)

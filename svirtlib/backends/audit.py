@@ -226,7 +226,13 @@ def _configuration(
         sasl = _sasl(tree, qemu, broken, secrets)
         if qemu.has("vnc_password") or qemu.has("spice_password"):
             _secret(tree, secrets, qemu.source, "passwords of consoles")
-    practices = read_practices(tree, guests, live=live, mapped=console_map is not None)
+    practices = read_practices(
+        tree,
+        guests,
+        qemu if isinstance(qemu, Settings) else None,
+        live=live,
+        mapped=console_map is not None,
+    )
     if _serves_tls(practices, daemons):
         stores.append(_daemon_store(tree, daemons, secrets))
     for guest in guests:

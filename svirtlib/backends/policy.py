@@ -418,6 +418,10 @@ class Policy:
         """Return the state of each boolean of the policy, by its name."""
         return self._engine.booleans()
 
+    def tcp_ports(self) -> tuple[tuple[int, int, str], ...]:
+        """Return first port, last port and type of each statement about TCP; the first holds."""
+        return self._engine.tcp_ports()
+
     def is_permissive(self, type: str, /) -> bool:
         """Tell whether a type is permissive."""
         if self._permissive is None:

@@ -457,21 +457,55 @@ def test_block_device_by_sysfs(tree, files, kind):
     below.close()
 
 
-@pytest.mark.slow
-def test_booleans_of_a_real_policy(tree):
+@pytest.fixture
+def debian(tree):
+    """A host with Debian's policy."""
     policies = sorted(Path("/etc/selinux/default/policy").glob("policy.*"))
     require(policies, "no policy (Debian package selinux-policy-default)")
     tree.put("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=default\n")
-    tree.put(f"/etc/selinux/default/policy/{policies[-1].name}", policies[-1].read_bytes())
-    tree.put("/etc/fstab", "nas:/vms /srv/vms nfs4 sec=krb5p 0 0\n")
-    tree.domains(
+    for path in (policies[-1], Path("/etc/selinux/default/contexts/virtual_domain_context")):
+        tree.put(str(path), path.read_bytes())
+    return tree
+
+
+@pytest.mark.slow
+def test_booleans_of_a_real_policy(debian):
+    debian.put("/etc/fstab", "nas:/vms /srv/vms nfs4 sec=krb5p 0 0\n")
+    debian.domains(
         "<domain type='kvm'><name>web</name><devices><disk type='file'>"
         "<source file='/srv/vms/web.img'/><target dev='vda'/></disk></devices></domain>"
     )
-    outcome = audit(tree)
+    outcome = audit(debian)
     finding = outcome.one("selinux-boolean-missing")
     assert finding["remedy"] == "`setsebool -P virt_use_nfs on`"
     assert outcome.rules == ["selinux-boolean-missing"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("domain", "conf", "denied"),
+    [
+        ("svirt_t", "remote_display_port_min = 6000", []),
+        ("passenger_t", "", ["unreserved_port_t", "virt_migration_port_t"]),
+        (
+            "passenger_t",
+            "remote_display_port_min = 6000\nmigration_port_min = 5999",
+            ["unreserved_port_t", "unreserved_port_t", "xserver_port_t"],
+        ),
+    ],
+)
+def test_ports_of_a_real_policy(debian, domain, conf, denied):
+    """Debian's guests may bind any port; those with a type of their own what it may."""
+    debian.put("/etc/libvirt/qemu.conf", f'vnc_password = "kX7r2Qp9"\n{conf}')
+    seclabel = (
+        f"<seclabel type='static' model='selinux'><label>system_u:system_r:{domain}:s0:c1,c2"
+        f"</label></seclabel></domain>"
+    )
+    fixed = guest("fixed", "port='5901'").replace("</domain>", seclabel)
+    chosen = guest("chosen").replace("</domain>", seclabel)
+    debian.domains(fixed + chosen if conf else fixed)
+    told = [one["message"] for one in audit(debian, "--only", "selinux-port-type").findings]
+    assert sorted(text.split(" type ")[1].split()[0] for text in told) == denied
 
 
 @pytest.mark.parametrize("xml", ["<domain type='kvm'", "<network/>", ""])
