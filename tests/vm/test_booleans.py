@@ -36,7 +36,8 @@ def test_now_and_after_the_next_boot(machine):
     # Changed in the kernel alone, the report and the plan tell of it, and undo mends that too.
     machine.run("setsebool virt_use_comm off")
     assert states(machine) == ("off", "on")
-    report = audit(machine, "--exit-zero", "--only", "selinux-boolean-missing")
+    # The machine has no firewall to look at, so that a report is incomplete.
+    report = audit(machine, "--only", "selinux-boolean-missing", code=None)
     assert [one["rule"] for one in report["findings"]] == ["selinux-boolean-missing"]
     audit(machine, "--apply-booleans", "apply")
     assert states(machine) == ("on", "on")
@@ -47,6 +48,6 @@ def test_now_and_after_the_next_boot(machine):
     assert states(machine) == ("off", "off")
 
     machine.run("setsebool virt_use_comm on")
-    only = ("--exit-zero", "--only", "selinux-boolean-not-persistent")
-    (finding,) = audit(machine, *only)["findings"]
+    report = audit(machine, "--only", "selinux-boolean-not-persistent", code=None)
+    (finding,) = report["findings"]
     assert finding["guests"] == ["web"]
