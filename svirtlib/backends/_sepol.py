@@ -220,7 +220,7 @@ class Engine:
                     number, ctypes.c_uint32(1 << place)
                 )
                 if text and not text.startswith(b"<"):
-                    permissions[text.decode().strip()] = 1 << place
+                    permissions[text.decode("utf-8", "replace").strip()] = 1 << place
             permissions.pop("", None)
             self._classes[name] = Class(number.value, permissions)
             return self._classes[name]
@@ -457,7 +457,7 @@ class _Table:
         def note(record: int) -> None:
             boolean = ctypes.c_void_p(record)
             name: bytes = self._sepol.sepol_bool_get_name(boolean)
-            found[name.decode()] = bool(self._sepol.sepol_bool_get_value(boolean))
+            found[name.decode("utf-8", "replace")] = bool(self._sepol.sepol_bool_get_value(boolean))
 
         self._each(self._sepol.sepol_bool_iterate, note)
         return dict(sorted(found.items()))

@@ -46,6 +46,10 @@ def process(machine, name):
     )
 
 
+def level(machine, name):
+    return process(machine, name).split(":", 3)[3]
+
+
 def rules(report):
     return sorted(finding["rule"] for finding in report["findings"])
 
@@ -110,20 +114,20 @@ def test_a_static_level_that_libvirt_draws(few_levels, machine):
     """The rule warns of it; libvirt then really draws it, and the two guests collide."""
     del few_levels
     taken = [guest(f"static{number}", f"s0:c{number},c{number + 4}") for number in range(4)]
-    start(machine, *taken)
+    start(machine, *taken, guest("drawer"))
     names = [spec["name"] for spec in taken]
     warned = machine.check("--only", "static-label-reuse")["findings"]
     assert sorted({name for finding in warned for name in finding["guests"]} & set(names)) == names
     # One guest is started until it draws a level that is taken; 28 levels are there, and none
     # is drawn twice before all are. It cannot fail to come.
     levels = {spec["seclabel"].split("svirt_t:")[1].split("<")[0] for spec in taken}
-    drawn = ""
+    drawn = level(machine, "drawer")
     for _ in range(25):
-        start(machine, guest("drawer"))
-        drawn = process(machine, "drawer").split(":", 3)[3]
         if drawn in levels:
             break
         machine.python("guests", "stop", "drawer")
+        start(machine, guest("drawer"))
+        drawn = level(machine, "drawer")
     assert drawn in levels, "libvirt kept clear of the static levels"
     collisions = [one for one in machine.check()["findings"] if one["rule"] == "label-collision"]
     assert [one for one in collisions if "drawer" in one["guests"]]
@@ -133,10 +137,10 @@ def test_levels_that_the_registry_hands_out_are_free(machine):
     """A level from "allocate" is comparable with none in use, and the guest with it is clean."""
     start(machine, guest("neighbour"))
     answer = machine.label("allocate", "--format", "json", "--registry", "/root/levels.db").json
-    (level,) = answer["levels"]
-    start(machine, guest("reserved", level))
+    (free,) = answer["levels"]
+    start(machine, guest("reserved", free))
     report = machine.check("--ignore", "static-label-reuse")
     assert "label-collision" not in rules(report)
     assert "label-exposure" not in rules(report)
     again = machine.label("allocate", "--format", "json", "--registry", "/root/levels.db").json
-    assert again["levels"] != [level]
+    assert again["levels"] != [free]
