@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from types import ModuleType
+from functools import partial
 from typing import Optional, Union, overload
 
 from attr import evolve, frozen
@@ -27,7 +26,6 @@ from svirtlib.access import (
     AccessAnswer,
     Cause,
     DomainAccess,
-    PermissionAnswer,
 )
 from svirtlib.backends import _sepol
 from svirtlib.context import Context
@@ -52,12 +50,6 @@ MAX_BYTES = 256 * 1024 * 1024
 
 #: Decisions that are kept; a host has some hundred.
 _MOST_DECISIONS = 500_000
-
-# How libsepol prints a constraint: "mlsconstrain file { read write } ((h1 dom h2 -Fail-) ...".
-_CONSTRAINED = re.compile(r"\S+ \S+ \{([^}]*)\}")
-_UNMET = re.compile(r"\b[lh][12] \S+ [lh][12] -Fail-")
-# A type that meets its part: "(t1 != mcs_constrained_type )"; the source's is t1.
-_MET_BY_TYPE = re.compile(r"\(t([12]) ([!=]= (?:(?! -Fail-)[^()])*?)\s*\)")
 
 #: The class of a file by the kind of its inode.
 _CLASSES = {
@@ -448,42 +440,29 @@ class Policy:
         Raises:
             PolicyError: the policy does not know a context, the class or a permission.
         """
+        # Most that is asked needs no reasons, and check is not to wait for them.
+        from svirtlib.backends import _reasons
+
         bits = self.decide(source, target, target_class)
         wanted = tuple(dict.fromkeys(permissions))
         verdicts = {name: self._verdict(source, target, target_class, name) for name in wanted}
         untyped = [name for name in wanted if verdicts[name].stages & _sepol.DENIED_BY_TYPE]
-        booleans = self._booleans_for(source, target, target_class, untyped)
+        booleans = _reasons.booleans(self._image, source, target, target_class, untyped)
         permissive = not all(bits & self._bit(target_class, name) for name in wanted) and (
             self.is_permissive(_type_of(source))
         )
         answers = []
         for name in wanted:
             if bits & self._bit(target_class, name):
-                answers.append(self._granted(source, target, target_class, verdicts[name], name))
+                matter = partial(self._levels_matter, source, target, target_class, name)
+                answers.append(_reasons.granted(name, verdicts[name], matter))
             else:
                 found = () if booleans is None else booleans.get(name, ())
-                answer = _denied(name, verdicts[name], found)
+                answer = _reasons.denied(name, verdicts[name], found)
                 if permissive:
                     answer = evolve(answer, allowed=True, cause=Cause.PERMISSIVE)
                 answers.append(evolve(answer, booleans_known=booleans is not None))
         return AccessAnswer(source, target, target_class, tuple(answers), self.source)
-
-    def _granted(
-        self, source: str, target: str, target_class: str, verdict: _sepol.Verdict, permission: str
-    ) -> PermissionAnswer:
-        """Return why a permission is granted."""
-        about_levels = [line for line in _about(verdict, permission) if line.startswith("mls")]
-        if not about_levels:
-            return PermissionAnswer(permission, True, Cause.UNCONSTRAINED_PERMISSION)
-        unmet = [line for line in about_levels if _UNMET.search(line)]
-        if not unmet or self._levels_matter(source, target, target_class, permission):
-            return PermissionAnswer(permission, True, Cause.TYPE_RULE)
-        met = {side: what for line in reversed(unmet) for side, what in _MET_BY_TYPE.findall(line)}
-        cause = Cause.UNCONSTRAINED_TYPE
-        if "2" in met and "1" not in met:
-            cause = Cause.UNCONSTRAINED_TARGET
-        exempt = met.get("2" if cause is Cause.UNCONSTRAINED_TARGET else "1", "")
-        return PermissionAnswer(permission, True, cause, constraint=unmet[0], exempt=exempt)
 
     def _levels_matter(self, source: str, target: str, target_class: str, permission: str) -> bool:
         """Tell whether contexts of these kinds are denied a permission at levels that are apart."""
@@ -507,37 +486,6 @@ class Policy:
         if verdict is None:
             raise BackendDataError(f"libsepol cannot decide by {self.source}")
         return verdict
-
-    def _booleans_for(
-        self, source: str, target: str, target_class: str, permissions: Sequence[str]
-    ) -> Optional[dict[str, tuple[tuple[str, bool], ...]]]:
-        """Return each boolean that alone would allow a permission; None if nobody can be asked.
-
-        ``selinux.audit2why`` flips one after the other and decides anew. It holds one policy in
-        a process, as libsepol does, and refuses a second user.
-        """
-        if not permissions:
-            return {}
-        audit2why = _audit2why()
-        if audit2why is None:
-            return None
-        found = {}
-        descriptor = _sepol.memory_file(self._image)
-        try:
-            if audit2why.init(f"/proc/self/fd/{descriptor}"):
-                return None
-            try:
-                for name in permissions:
-                    code, booleans = audit2why.analyze(source, target, target_class, [name])
-                    if code == audit2why.BOOLEAN:
-                        found[name] = tuple(sorted((one, bool(state)) for one, state in booleans))
-            finally:
-                audit2why.finish()
-        except RuntimeError:
-            return None
-        finally:
-            os.close(descriptor)
-        return found
 
     # --- Who can ------------------------------------------------------------------------------
 
@@ -602,41 +550,6 @@ class Policy:
             if domain not in seen and role in user_of:
                 seen.add(domain)
                 yield domain, user_of[role], role
-
-
-def _audit2why() -> Optional[ModuleType]:
-    try:
-        from selinux import audit2why
-    except ImportError:
-        return None
-    return audit2why if hasattr(audit2why, "analyze") else None
-
-
-def _denied(
-    permission: str, verdict: _sepol.Verdict, booleans: tuple[tuple[str, bool], ...]
-) -> PermissionAnswer:
-    constraint = ""
-    if verdict.stages & _sepol.DENIED_BY_TYPE:
-        cause = Cause.BOOLEAN if booleans else Cause.NO_TYPE_RULE
-    elif verdict.stages & _sepol.DENIED_BY_CONSTRAINT:
-        cause = Cause.CONSTRAINT
-        refusing = [line for line in _about(verdict, permission) if "DENIED" in line]
-        constraint = refusing[0] if refusing else ""
-    elif verdict.stages & _sepol.DENIED_BY_ROLE:
-        cause = Cause.ROLE
-    else:
-        cause = Cause.BOUNDS
-    return PermissionAnswer(permission, False, cause, booleans, constraint)
-
-
-def _about(verdict: _sepol.Verdict, permission: str) -> list[str]:
-    """Return the constraints of a verdict that speak of a permission."""
-    found = []
-    for line in verdict.constraints:
-        match = _CONSTRAINED.match(line)
-        if match and permission in match.group(1).split():
-            found.append(line)
-    return found
 
 
 def _type_of(context: str) -> str:

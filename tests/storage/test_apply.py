@@ -188,7 +188,7 @@ def test_a_commit_that_was_cut_off_is_finished(root):
         (["/var/lib/libvirt/images(/.*)?"], "looks like a regular expression"),
         (["/virt\nstorage"], "newline"),
         (["/etc/libvirt"], "belongs to the system"),
-        ([IMAGES, "--type", "nosuch_t"], "no type nosuch_t"),
+        ([IMAGES, "--type", "nosuch_t"], "no type 'nosuch_t'"),
         ([IMAGES, "--type", "etc_t"], "no type for storage of guests"),
         ([IMAGES, "--range", "s9"], "s9"),
         ([IMAGES, "--range", "s0:c2000"], "c2000"),

@@ -190,7 +190,7 @@ def test_booleans_that_would_help_are_named(mcs):
 
 
 def test_without_the_bindings_the_boolean_is_not_guessed(mcs, monkeypatch):
-    monkeypatch.setattr(policies, "_audit2why", lambda: None)
+    monkeypatch.setattr("svirtlib.backends._reasons._audit2why", lambda: None)
     with open_policy(mcs) as policy:
         (answer,) = policy.explain(
             process("s0:c1"), image("s0", "nfs_t"), "file", ("read",)
