@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import pytest
+from attr import evolve
 from checkrun import check
 from needs import skip
 from xmlmaker import (
@@ -750,6 +751,31 @@ def test_a_running_writer_below_whom_others_read(judge):
     assert outcome.one("shared-image-undeclared")["severity"] == "high"
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_data_file_of_two_qcow2_images(judge, inside):
+    """Libvirt 10.10 writes the data file of an image into its <source>, or beside it."""
+    store = "<dataStore type='file'><format type='raw'/><source file='/srv/data.raw'/></dataStore>"
+
+    where: dict[str, Any] = {"seclabels": [store]} if inside else {"more": store}
+    documents = [
+        guest("a", disks=[disk("/srv/a.qcow2", **where)]),
+        guest("b", "s0:c3,c4", disks=[disk("/srv/b.qcow2", **where)]),
+    ]
+    outcome = judge(*documents)
+    assert outcome.told == [("shared-image-undeclared", ["a", "b"], [])]
+    assert outcome.one("shared-image-undeclared")["paths"] == ["/srv/data.raw"]
+
+
+def test_a_data_file_without_a_name(judge):
+    """A store that names nothing is none, and the image that has it is read all the same."""
+    store = "<backingStore/><dataStore type='file'><source/></dataStore>"
+    path = "/srv/a.qcow2"
+    document = guest("a", disks=[disk(path, chain=store)])
+    assert healthy(judge(document))
+    outcome = judge(document, guest("b", "s0:c3,c4", disks=[disk(path)]))
+    assert outcome.one("shared-image-undeclared")["paths"] == [path]
+
+
 def test_transient_disks_that_share_their_base(judge):
     assert healthy(judge(*users("/srv/x", (True, RW), (True, RW), transient="yes")))
     outcome = judge(*users("/srv/x", (True, RW), (True, RW), transient="no"))
@@ -1087,6 +1113,17 @@ def test_a_process_with_another_context(actual):
     report = on_a_host(running("a", process=actual))
     assert told(report) == [("process-label-drift", ("a",), ())]
     assert report.findings[0].labels == (context("s0:c1,c2"), actual)
+
+
+def test_contexts_that_are_none_are_compared_as_texts():
+    stated = (Seclabel(SeclabelType.DYNAMIC, "selinux", label="no context"),)
+
+    def drift(actual):
+        report = on_a_host(evolve(running("a", process=actual), seclabels=stated))
+        return "process-label-drift" in {finding.rule for finding in report.findings}
+
+    assert not drift("no context")
+    assert drift("no other context")
 
 
 @pytest.mark.parametrize("level", ["s0:c1,c2", "s0:c2,c1", "s0:c1.c2"])
