@@ -15,6 +15,7 @@ from attr import evolve, frozen
 
 from svirtlib.backends import policycheck
 from svirtlib.backends.filecontexts import FileContexts, policy_folder
+from svirtlib.backends.guesttypes import usable_by_guests
 from svirtlib.backends.inuse import find_users
 from svirtlib.backends.mounts import mount_of, read_mounts
 from svirtlib.backends.relabel import Relabelling
@@ -346,9 +347,36 @@ def _context(request: Request, contexts: FileContexts) -> Context:
         raise StorageError(
             f"{quote(str(context))}: {problem}; 'seinfo -t' lists the policy's types"
         )
-    if not request.any_type:
-        check_type(type)
+    if not request.any_type and type not in {purpose.type for purpose in Purpose}:
+        # The types of the purposes are known without asking: to load a policy costs memory.
+        _check_use(request, context)
     return context
+
+
+def _check_use(request: Request, context: Context) -> None:
+    """Refuse a type that guests cannot use, by the policy; by what is known where none tells.
+
+    Raises:
+        StorageError: guests have no business with files of it.
+    """
+    policy = _policy_file(request.root)
+    paths = (*request.paths, *request.volumes)
+    usable = usable_by_guests(
+        policy,
+        os.path.join(policy_folder(request.root), "contexts"),
+        context,
+        write=request.purpose is Purpose.IMAGES,
+        device=request.kind == "b" or all(path.startswith("/dev/") for path in paths),
+    )
+    if usable is None:
+        check_type(context.type)
+    elif not usable:
+        use = "read and write" if request.purpose is Purpose.IMAGES else "read"
+        raise StorageError(
+            f"{quote(context.type)} is no type for storage of guests: by {policy}, guests may not "
+            f"{use} what has it, nor may libvirt relabel it for them; take "
+            f"{request.purpose.type}, or say --any-type where a module of your own allows it"
+        )
 
 
 def is_local(rule: Rule) -> bool:

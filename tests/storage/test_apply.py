@@ -203,6 +203,36 @@ def test_what_is_refused(images, words, said):
     assert set(images.labels(IMAGES).values()) == {None}
 
 
+@pytest.mark.parametrize(
+    ("type_", "purpose", "taken"),
+    [
+        # By Debian's policy guests write to it, though no list of ours knows it.
+        ("svirt_tmp_t", "images", True),
+        ("virt_cache_t", "images", True),
+        # They only read these; libvirt may take the label off none of them.
+        ("public_content_rw_t", "images", False),
+        ("public_content_t", "content", True),
+        ("httpd_sys_content_t", "content", False),
+        # Its name says that it is one for guests, and the policy lets them do nothing with it.
+        ("virt_home_t", "images", False),
+    ],
+)
+def test_the_policy_tells_which_types_guests_can_use(images, type_, purpose, taken):
+    outcome = images.run("storage", "plan", IMAGES, "--type", type_, "--for", purpose)
+    assert (outcome.code == 0) == taken, outcome.err
+    if not taken:
+        assert "guests may not" in outcome.err
+        assert images.run("storage", "plan", IMAGES, "--type", type_, "--any-type").code == 0
+
+
+def test_what_is_known_of_types_counts_where_no_policy_tells(images):
+    for policy in images.path("/etc/selinux/default/policy").iterdir():
+        policy.write_bytes(b"none")
+    assert images.run("storage", "plan", IMAGES, "--type", "virt_home_t").code == 0
+    refused = images.run("storage", "plan", IMAGES, "--type", "etc_t")
+    assert (refused.code, "no type for storage" in refused.err) == (2, True)
+
+
 def test_what_belongs_to_another_service(root):
     root.fill("/var/lib/postgresql/data")
     outcome = root.run("storage", "apply", "/var/lib/postgresql")
