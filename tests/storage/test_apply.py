@@ -20,6 +20,7 @@ from checkrun import run
 from jsonschema import Draft202012Validator
 from needs import require_module, require_program
 from policyroot import IMAGE, label_of, set_label
+from privileges import as_nobody
 from xmlmaker import disk, guest
 
 import svirtlib
@@ -559,6 +560,72 @@ def test_killed_at_any_moment(root, end):
         assert (root.labels("/virtstorage"), root.local_rules()) == before
         assert root.stored_rules() == []
     assert len(states) > 1, "it was always killed at the same point"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["apply", "undo"])
+def test_undo_killed_at_any_moment(root, end):
+    """Whenever undo is killed, undoing again returns to how it was, or apply completes."""
+    root.fill(*(f"/virtstorage/d{number:02}/{n}.img" for number in range(40) for n in range(40)))
+    set_label(root.path("/virtstorage/d00/0.img"), "system_u:object_r:default_t:s0")
+    before = root.labels("/virtstorage"), root.local_rules()
+    words = root.options("storage", "undo")
+    states = set()
+    for turn in range(6):
+        assert root.run("storage", "apply", "/virtstorage").code == 0
+        with subprocess.Popen([sys.executable, "-c", _KILLED, *words], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL) as victim:  # fmt: skip
+            assert victim.stdout is not None
+            victim.stdout.readline()
+            try:
+                victim.wait(timeout=0.1 + turn * 0.25)
+            except subprocess.TimeoutExpired:
+                victim.kill()
+        _wait_for_lock(root)
+        labelled = sum(label == NEW for label in root.labels("/virtstorage").values())
+        states.add((bool(root.stored_rules()), labelled > 0, labelled == 1641))
+        if end == "apply":
+            assert root.run("storage", "apply", "/virtstorage").code == 0
+            assert set(root.labels("/virtstorage").values()) == {NEW}
+            assert root.local_rules() == root.stored_rules() == [f"/virtstorage(/.*)? {IMAGE}"]
+        # Each change that is still known, the last one first.
+        while root.run("storage", "undo").code == 0:
+            pass
+        assert (root.labels("/virtstorage"), root.local_rules()) == before
+        assert root.stored_rules() == []
+    assert len(states) > 1, "it was always killed at the same point"
+
+
+@pytest.mark.slow
+def test_two_at_once(root):
+    """Of two that are started together each does its work, or is told that the other does."""
+    root.fill(*(f"/virtstorage/d{number:02}/{n}.img" for number in range(40) for n in range(40)))
+    code = "import sys; from svirtlib.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-c", code, *root.options("storage", "apply", "/virtstorage")]
+    both = [subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    ends = [(process.communicate()[1], process.returncode) for process in both]
+    assert 0 in [status for _, status in ends]
+    for said, status in ends:
+        assert status == 0 or (status == 4 and "another svirt-label" in said), said
+    assert set(root.labels("/virtstorage").values()) == {NEW}
+    assert root.local_rules() == root.stored_rules() == [f"/virtstorage(/.*)? {IMAGE}"]
+    assert root.run("storage", "undo").code == 0
+    assert set(root.labels("/virtstorage").values()) == {None}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("storage", "apply", IMAGES, "--offline"),
+        ("storage", "undo"),
+        ("image", "restore", f"{IMAGES}/a.img", "--offline"),
+    ],
+)
+def test_another_user_than_root_is_told(words, tmp_path):
+    with as_nobody():
+        outcome = run(*words, "--root", tmp_path, "--journal", tmp_path / "journal")
+    assert outcome.code == 4
+    assert "run as root" in outcome.err
 
 
 def _wait_for_lock(root):
