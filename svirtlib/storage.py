@@ -17,10 +17,11 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import Callable, Optional
 
-from attr import field, frozen
+from attr import evolve, field, frozen
 
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError
+from svirtlib.filepattern import Pattern
 from svirtlib.filerules import Rule, kind_letter, literal_path
 from svirtlib.storagepaths import escape_path, pattern_for, shown
 from svirtlib.storagetypes import UNDECIDED, type_of
@@ -30,6 +31,7 @@ __all__ = [
     "Conflict",
     "Decision",
     "FileKept",
+    "LocalLine",
     "Lookup",
     "Plan",
     "RuleAction",
@@ -37,6 +39,7 @@ __all__ = [
     "Target",
     "Verdict",
     "decide",
+    "in_new_order",
     "plan_rule",
     "shell_commands",
 ]
@@ -74,12 +77,16 @@ class Conflict:
         place: where it stands.
         context: what it gives, or None for ``<<none>>``.
         path: a path for which it wins.
+        kind: which files it is for, a letter of ``semanage fcontext -f``.
+        local: it is a pattern of the administrator's own.
     """
 
     pattern: str
     place: str
     context: Optional[str]
     path: str
+    kind: str = "a"
+    local: bool = False
 
 
 @frozen
@@ -94,6 +101,8 @@ class RuleChange:
         before: the context that a local rule of this pattern and kind gives now.
         replaces: the type that the rules give the path now, where it is another service's.
         shadowed_by: rules that win over it below the path.
+        ahead_of: pattern and kind of the first local rule that has to stay stronger than a new
+            one, as it is for a part of the path alone; None where there is none.
     """
 
     action: RuleAction
@@ -103,12 +112,18 @@ class RuleChange:
     before: Optional[str] = None
     replaces: Optional[str] = None
     shadowed_by: tuple[Conflict, ...] = ()
+    ahead_of: Optional[tuple[str, str]] = None
 
     @property
     def pending(self) -> bool:
         """Whether the store has to be changed."""
         return self.action in (RuleAction.ADD, RuleAction.MODIFY)
 
+
+_NONE = "<<none>>"
+
+#: A local rule as its file has it: pattern, kind, and context or None for ``<<none>>``.
+LocalLine = tuple[str, str, Optional[str]]
 
 #: Names below a folder that stand for all there may be.
 _PROBES = (
@@ -170,7 +185,17 @@ def plan_rule(
         if action is RuleAction.COVERED
         else tuple(_stronger(path, kind, wanted, before, rules, is_local, probes))
     )
+    ahead_of = None
+    if action is RuleAction.ADD:
+        parts = [
+            rule
+            for rule in rules
+            if is_local(rule) and rule.context != wanted and _is_for_a_part(rule, path, kind)
+        ]
+        if parts:
+            ahead_of = parts[-1].pattern.decode("ascii"), kind_letter(parts[-1].kind)
     return RuleChange(
+        ahead_of=ahead_of,
         action=action,
         pattern=pattern,
         kind=kind_letter(kind),
@@ -193,7 +218,8 @@ def _stronger(
     """Yield rules that win over one for *path*.
 
     Rules for one path alone win over patterns. Of patterns the later one wins, and a new rule
-    is the last one; one that is there already may have others behind it.
+    is the last one but for the administrator's own for parts of the path; one that is there
+    already may have others behind it.
     """
     alone = literal_path(escape_path(path).encode()) is not None and len(probes) == 1
     weaker = before is None
@@ -205,11 +231,45 @@ def _stronger(
         if exact is not None:
             if exact.startswith(path + b"/") or (exact == path and not (alone and weaker)):
                 yield _conflict(rule, exact)
+        elif is_local(rule) and _is_for_a_part(rule, path, kind):
+            if before is None or not weaker:
+                yield evolve(_conflict(rule, Pattern(rule, 0).start), local=True)
         elif not weaker and is_local(rule):
             for probe, mode in probes:
                 if rule.kind in (0, stat.S_IFMT(mode)) and _matches(rule.pattern, probe):
                     yield _conflict(rule, probe)
                     break
+
+
+def _is_for_a_part(rule: Rule, path: bytes, kind: int) -> bool:
+    """Tell whether a pattern is for a part of what a rule for a path and a kind is for."""
+    if literal_path(rule.pattern) is not None or (kind and rule.kind and kind != rule.kind):
+        return False
+    start = Pattern(rule, 0).start
+    same = rule.pattern == pattern_for(path, folder=True).encode()
+    return start.startswith(path + b"/") or bool(same and rule.kind and not kind)
+
+
+def in_new_order(local: Sequence[LocalLine], pending: Iterable[RuleChange]) -> list[LocalLine]:
+    """Return the local rules as they are to stand in their file, the strongest last.
+
+    Args:
+        local: pattern, kind and context of those that are there, the strongest last.
+        pending: what is to be done: replaced in its place, or added; new ones are the strongest
+            but for those that they have to be ahead of.
+    """
+    lines = list(local)
+    for change in pending:
+        key = change.pattern, change.kind
+        keys = [(pattern, kind) for pattern, kind, _ in lines]
+        line = (*key, change.context)
+        if key in keys:
+            lines[keys.index(key)] = line
+        elif change.ahead_of in keys:
+            lines.insert(keys.index(change.ahead_of), line)
+        else:
+            lines.append(line)
+    return lines
 
 
 def _matches(pattern: bytes, path: bytes) -> bool:
@@ -220,7 +280,13 @@ def _matches(pattern: bytes, path: bytes) -> bool:
 
 
 def _conflict(rule: Rule, path: bytes) -> Conflict:
-    return Conflict(rule.pattern.decode("ascii", "replace"), rule.place, rule.context, shown(path))
+    return Conflict(
+        rule.pattern.decode("ascii", "replace"),
+        rule.place,
+        rule.context,
+        shown(path),
+        kind_letter(rule.kind),
+    )
 
 
 def _same(answer: Optional[str], context: Context) -> bool:
@@ -384,21 +450,39 @@ class Plan:
         return self.to_change > 0 or any(target.rule.pending for target in self.targets)
 
 
+def _semanage(option: str, pattern: str, kind: str, context: Optional[str]) -> str:
+    words = ["semanage", "fcontext", option]
+    if kind != "a":
+        words += ["-f", kind]
+    if context == _NONE:
+        words += ["-t", _NONE]
+    elif context is not None:
+        parsed = Context.parse(context)
+        if parsed.user != "system_u":
+            words += ["-s", parsed.user]
+        if parsed.range is not None and str(parsed.range) != "s0":
+            words += ["-r", str(parsed.range)]
+        words += ["-t", parsed.type]
+    return shlex.join([*words, pattern])
+
+
 def shell_commands(targets: Iterable[Target], *, force: bool = False) -> list[str]:
     """Return what an administrator would type to do the same by hand."""
     commands = []
+    targets = tuple(targets)
     for target in targets:
         rule = target.rule
         if rule.pending:
-            words = ["semanage", "fcontext", "-a" if rule.action is RuleAction.ADD else "-m"]
-            context = Context.parse(rule.context)
-            if rule.kind != "a":
-                words += ["-f", rule.kind]
-            if context.user != "system_u":
-                words += ["-s", context.user]
-            if context.range is not None and str(context.range) != "s0":
-                words += ["-r", str(context.range)]
-            commands.append(shlex.join([*words, "-t", context.type, rule.pattern]))
+            option = "-a" if rule.action is RuleAction.ADD else "-m"
+            commands.append(_semanage(option, rule.pattern, rule.kind, rule.context))
+            for shadow in rule.shadowed_by if rule.ahead_of is not None else ():
+                # semanage puts a new rule last; what is to be stronger has to come after it.
+                if not shadow.local:
+                    continue
+                commands.append(_semanage("-d", shadow.pattern, shadow.kind, None))
+                commands.append(
+                    _semanage("-a", shadow.pattern, shadow.kind, shadow.context or _NONE)
+                )
     for target in targets:
         if target.labels:
             options = ["-R"] if target.folder else []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping, Sequence
 from typing import Optional
 
 from attr import evolve, frozen
@@ -23,6 +24,7 @@ from svirtlib.backends.storageplan import (
     Progress,
     Request,
     filled,
+    local_rules,
     mode_here,
     targets_of,
     trees,
@@ -37,7 +39,7 @@ from svirtlib.errors import (
     quote,
 )
 from svirtlib.guests import Inventory, Mode
-from svirtlib.storage import Change, Plan, RuleAction
+from svirtlib.storage import Change, LocalLine, Plan, RuleAction, RuleChange, in_new_order
 from svirtlib.storagepaths import shown
 from svirtlib.wording import several
 
@@ -106,7 +108,7 @@ def apply(
         work: Optional[Relabelling] = None
         rules = 0
         try:
-            rules = _write_rules(made, request, recorder)
+            rules = _write_rules(made, request, contexts, recorder)
             if rules:
                 contexts = FileContexts.open(request.root)
             work = Relabelling(
@@ -228,7 +230,7 @@ def _fingerprint(request: Request) -> str:
     return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
 
 
-def _write_rules(made: Plan, request: Request, recorder: Recorder) -> int:
+def _write_rules(made: Plan, request: Request, contexts: FileContexts, recorder: Recorder) -> int:
     """Make the rules be as planned, in one transaction; return how many were changed.
 
     Raises:
@@ -262,7 +264,8 @@ def _write_rules(made: Plan, request: Request, recorder: Recorder) -> int:
     recorder.rules(
         RuleRecord(policy, tuple(LocalRule(*key, held.get(key)) for key in keys), wanted)
     )
-    store.change(wanted, again=bool(again))
+    moved = _moved(local_rules(contexts), pending, held)
+    store.change(moved or wanted, again=bool(again))
     # Now, for what comes next may be cut off.
     log.changed(
         f"wrote {several(len(keys), 'file-context rule')}",
@@ -273,3 +276,29 @@ def _write_rules(made: Plan, request: Request, recorder: Recorder) -> int:
         RULES=len(keys),
     )
     return len(keys)
+
+
+def _moved(
+    local: Sequence[LocalLine], pending: Sequence[RuleChange], held: Mapping[tuple[str, str], str]
+) -> list[LocalRule]:
+    """Return what puts new rules before others: those and all behind them are written anew.
+
+    Empty where all new ones are the last, as libsemanage puts them.
+    """
+    ordered = in_new_order(local, pending)
+    first = next(
+        (n for n, (old, new) in enumerate(zip(local, ordered)) if old[:2] != new[:2]), len(local)
+    )
+    if first == len(local) or {line[:2] for line in local} != set(held):
+        return []
+    gone = [LocalRule(pattern, kind, None) for pattern, kind, _ in local[first:]]
+    replaced = [
+        LocalRule(pattern, kind, context or "<<none>>")
+        for (pattern, kind, context), old in zip(ordered[:first], local)
+        if context != old[2]
+    ]
+    anew = [
+        LocalRule(pattern, kind, context or "<<none>>")
+        for pattern, kind, context in ordered[first:]
+    ]
+    return [*replaced, *gone, *anew]

@@ -32,7 +32,15 @@ from svirtlib.filerules import KINDS, Rule, kind_letter
 from svirtlib.filesystems import FileSystemFacts, advice_for
 from svirtlib.guests import Inventory, Mode
 from svirtlib.mls import Range
-from svirtlib.storage import Plan, RuleAction, RuleChange, Target, plan_rule
+from svirtlib.storage import (
+    LocalLine,
+    Plan,
+    RuleAction,
+    RuleChange,
+    Target,
+    in_new_order,
+    plan_rule,
+)
 from svirtlib.storagepaths import check_path, looks_like_pattern, shown, system_path
 from svirtlib.storagetypes import Purpose, check_type
 
@@ -41,6 +49,7 @@ __all__ = [
     "Request",
     "filled",
     "is_local",
+    "local_rules",
     "mode_here",
     "plan",
     "targets_of",
@@ -221,7 +230,7 @@ def _target(
     if kind == stat.S_IFLNK:
         raise StorageError(
             f"{quote(shown(path))} is a symbolic link, and none is followed; name what it leads "
-            f"to: {quote(os.path.realpath(path).decode('utf-8', 'replace'))}"
+            f"to: {quote(_target_of_link(path, request.root))}"
         )
     if kind in (stat.S_IFIFO, stat.S_IFSOCK):
         raise StorageError(f"{quote(shown(path))} is a pipe or socket, which holds no image")
@@ -280,6 +289,15 @@ def _target(
         and f":{context.type}:" in f"{facts.fixed_context}:",
         notes=tuple(notes),
     )
+
+
+def _target_of_link(path: bytes, root: str) -> str:
+    """Return what a link leads to, for a message, as its own system would say it."""
+    place = os.path.join(os.fsencode(os.path.abspath(root)), path.lstrip(b"/"))
+    try:
+        return shown(os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(place))))
+    except OSError:
+        return shown(path)
 
 
 def _mounted_on(number: int) -> Optional[str]:
@@ -448,20 +466,18 @@ def _as_planned(contexts: FileContexts, pending: Sequence[RuleChange]) -> Iterat
                 if os.path.exists(real + suffix + end):
                     os.symlink(real + suffix + end, copy + suffix + end)
         with open(f"{copy}.local", "w", encoding="ascii") as stream:
-            stream.writelines(_local_lines(contexts, pending))
+            # As libsemanage will write them.
+            lines = in_new_order(local_rules(contexts), pending)
+            stream.writelines(_line(*line) for line in lines)
         yield FileContexts(copy)
 
 
-def _local_lines(contexts: FileContexts, pending: Sequence[RuleChange]) -> Iterator[str]:
-    """Yield the local rules as libsemanage would write them: replaced in place, or added."""
-    changed = {(rule.pattern, rule.kind): rule for rule in pending}
-    # They are in order of strength: the last line is the strongest pattern.
-    for rule in reversed([rule for rule in contexts.rules if is_local(rule)]):
-        key = rule.pattern.decode("ascii"), kind_letter(rule.kind)
-        change = changed.pop(key, None)
-        yield _line(*key, rule.context if change is None else change.context)
-    for key, change in changed.items():
-        yield _line(*key, change.context)
+def local_rules(contexts: FileContexts) -> list[LocalLine]:
+    """Return the administrator's own rules in the order of their file: the strongest last."""
+    return [
+        (rule.pattern.decode("ascii"), kind_letter(rule.kind), rule.context)
+        for rule in reversed([rule for rule in contexts.rules if is_local(rule)])
+    ]
 
 
 def _line(pattern: str, kind: str, context: Optional[str]) -> str:

@@ -27,6 +27,7 @@ import svirtlib
 from svirtlib.backends import relabel
 from svirtlib.backends.changes import Journals
 from svirtlib.backends.mounts import read_mounts
+from svirtlib.backends.rulestore import LocalRule, RuleStore
 
 pytestmark = pytest.mark.root
 
@@ -169,6 +170,33 @@ def test_a_local_rule_is_replaced_in_its_place_and_put_back(root):
     assert root.local_rules() == before
 
 
+def test_the_administrator_s_own_rules_for_parts_stay_stronger(root):
+    """libsemanage puts a new rule last, where it wins over all patterns before it."""
+    root.fill("/pool/iso/a.iso", "/pool/keep/k", "/pool/b.img", "/other/x")
+    words = ("storage", "apply")
+    assert root.run(*words, "/pool/iso", "--for", "content").code == 0
+    keep = LocalRule("/pool/keep(/.*)?", "a", "<<none>>")
+    last = LocalRule("/oth.*", "a", IMAGE)
+    RuleStore(str(root.folder), "default").change([keep, last])
+    before, labels = root.local_rules(), root.labels("/pool")
+    planned = root.run("--format", "json", "storage", "plan", "/pool")
+    assert planned.report["files"]["to_change"] == 2
+    shadows = planned.report["rules"][0]["shadowed_by"]
+    assert [shadow["pattern"] for shadow in shadows] == ["/pool/keep(/.*)?", "/pool/iso(/.*)?"]
+    assert "semanage fcontext -a -t '<<none>>' '/pool/keep(/.*)?'" in planned.report["commands"]
+
+    assert root.run(*words, "/pool").code == 0
+    assert root.local_rules() == root.stored_rules() == [f"/pool(/.*)? {IMAGE}", *before]
+    assert label_of(root.path("/pool/b.img")) == NEW
+    assert label_of(root.path("/pool/keep/k")) is None
+    content = b"system_u:object_r:virt_content_t:s0\0"
+    assert label_of(root.path("/pool/iso/a.iso")) == content
+    assert _judge(root, "/pool") == []
+    assert "nothing was to be done" in root.run(*words, "/pool").out
+    assert root.run("storage", "undo").code == 0
+    assert (root.local_rules(), root.labels("/pool")) == (before, labels)
+
+
 @pytest.mark.slow
 def test_a_commit_that_was_cut_off_is_finished(root):
     """The store has the rule, and the policy's files do not yet."""
@@ -246,10 +274,11 @@ def test_what_belongs_to_another_service(root):
 def test_no_symbolic_link_is_followed(images):
     os.symlink("/etc", images.path("/link"))
     os.symlink("libvirt/images", images.path("/var/lib/vm"))
-    for path in ("/link", "/link/passwd", "/var/lib/vm"):
+    for path, target in (("/link", "/etc"), ("/link/passwd", "/etc"), ("/var/lib/vm", IMAGES)):
         outcome = images.run("storage", "apply", path)
         assert outcome.code == 2
         assert "symbolic link" in outcome.err
+        assert f"'{target}'" in outcome.err
 
 
 class TestInUse:
