@@ -21,6 +21,8 @@ sys.path.insert(0, str(HERE.parent / "support"))
 from hosttree import HostTree  # noqa: E402 - only after the path is known
 
 GUESTS = 1000
+#: Where Debian has its policy; with one, booleans and ports are asked as well.
+POLICY = Path("/etc/selinux/default")
 GUEST = """\
 <domain type='kvm'>
   <name>guest{number}</name>
@@ -54,6 +56,11 @@ def _host(root: Path) -> None:
     for service in ("vnc", "spice"):
         tree.pki(f"/etc/pki/libvirt-{service}", "key: RSA 2048")
     tree.put("/etc/fstab", "nas:/vms /srv/vms nfs4 rw 0 0\n")
+    policies = sorted(POLICY.glob("policy/policy.*"))
+    if policies:
+        tree.put("/etc/selinux/config", "SELINUX=enforcing\nSELINUXTYPE=default\n")
+        for path in (policies[-1], POLICY / "contexts/virtual_domain_context"):
+            tree.put(str(path), path.read_bytes())
     for number in range(GUESTS):
         text = GUEST.format(number=number, usb=number % 100)
         tree.put(f"/etc/libvirt/qemu/guest{number}.xml", text)
