@@ -11,7 +11,7 @@ from attr import evolve, frozen
 from svirtlib.booleans import Boolean, is_missing
 from svirtlib.consolerules import ConsoleUser
 from svirtlib.consoles import Console, Exposure, consoles_of_arguments, effective_console
-from svirtlib.devices import Devices, Graphics
+from svirtlib.devices import Devices, Graphics, StorageLink
 from svirtlib.filesystems import boolean_for
 from svirtlib.findings import Evidence
 from svirtlib.guests import Guest, Inventory, Unreadable
@@ -102,6 +102,17 @@ class AuditFacts:
     def devices(self, guest: Guest) -> Devices:
         """Return a guest's devices; none where they were not read."""
         return guest.devices or _NO_DEVICES
+
+    @cached_property
+    def disks(self) -> tuple[tuple[Guest, StorageLink], ...]:
+        """All disks, each with its guest."""
+        return tuple(
+            (guest, link) for guest in self.inventory.guests for link in self.devices(guest).storage
+        )
+
+    def seats_of(self, kind: str) -> Iterator[Seat]:
+        """Yield the consoles of a kind: ``vnc`` or ``spice``."""
+        return (seat for seat in self.seats if seat.console.type == kind)
 
     @cached_property
     def conf(self) -> Optional[Settings]:
@@ -382,8 +393,7 @@ class AuditFacts:
         unknown = sorted(
             {
                 link.source
-                for guest in self.inventory.guests
-                for link in self.devices(guest).storage
+                for _, link in self.disks
                 if link.writable
                 and link.type == "block"
                 and self.block(link.source).kind == "unknown"

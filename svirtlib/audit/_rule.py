@@ -8,10 +8,12 @@ from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from typing import Callable, ClassVar, Optional, TypeVar
 
 from svirtlib.audit._facts import AuditFacts, Seat
+from svirtlib.devices import StorageLink
 from svirtlib.engine import Rule
 from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.guests import Guest
 
-__all__ = ["AuditRule", "Need", "grouped", "names_of", "seen_at"]
+__all__ = ["AuditRule", "Need", "grouped", "names_of", "seen_at", "seen_on"]
 
 _T = TypeVar("_T")
 _K = TypeVar("_K", bound=Hashable)
@@ -86,3 +88,8 @@ def names_of(seats: Iterable[Seat]) -> list[str]:
 def seen_at(seats: Iterable[Seat], text: str) -> tuple[Evidence, ...]:
     """Return one piece of evidence for each console."""
     return tuple(Evidence(seat.source, f"{seat.guest.name}: {text}") for seat in seats)
+
+
+def seen_on(disks: Iterable[tuple[Guest, StorageLink]]) -> tuple[Evidence, ...]:
+    """Return one piece of evidence for each disk."""
+    return tuple(Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in disks)

@@ -34,10 +34,8 @@ class ConsoleUserMap(AuditRule):
         open_ones = sorted(
             {
                 seat.guest.name
-                for seat in facts.seats
-                if seat.console.type == "spice"
-                and seat.console.exposed
-                and seat.guest.name not in mapped
+                for seat in facts.seats_of("spice")
+                if seat.console.exposed and seat.guest.name not in mapped
             }
         )
         if open_ones:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from svirtlib.audit._facts import AuditFacts
-from svirtlib.audit._rule import AuditRule
-from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.audit._rule import AuditRule, seen_on
+from svirtlib.findings import Finding, Severity
 from svirtlib.wording import listed
 
 
@@ -20,12 +20,7 @@ class GuestDiskNotEncrypted(AuditRule):
 
     def run(self, facts: AuditFacts) -> Iterator[Finding]:
         """Yield a finding for broken encryption, and one for none."""
-        disks = [
-            (guest, link)
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
-            if link.writable and link.source
-        ]
+        disks = [(guest, link) for guest, link in facts.disks if link.writable and link.source]
         broken = [use for use in disks if use[1].encryption in ("qcow", "default")]
         if broken:
             names = [guest.name for guest, _ in broken]
@@ -34,9 +29,7 @@ class GuestDiskNotEncrypted(AuditRule):
                 "convert them: `qemu-img convert` to qcow2 with encrypt.format=luks, and "
                 "`<encryption format='luks'>`",
                 guests=names,
-                evidence=[
-                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in broken
-                ],
+                evidence=seen_on(broken),
             )
         if facts.profile != "confidential":
             return
@@ -52,7 +45,5 @@ class GuestDiskNotEncrypted(AuditRule):
                 f"does so cannot be seen from here",
                 "`<encryption format='luks'>` with a secret, or a device of dm-crypt",
                 guests=names,
-                evidence=[
-                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in plain
-                ],
+                evidence=seen_on(plain),
             )

@@ -23,8 +23,7 @@ class GuestHostDeviceShared(AuditRule):
         """Yield a finding for each device."""
         uses = [
             (guest, link.source, facts.block(link.source))
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
+            for guest, link in facts.disks
             if link.writable and link.type in ("block", "volume")
         ]
         for path, found in grouped(uses, lambda use: use[1]).items():

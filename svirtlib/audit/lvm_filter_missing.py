@@ -26,8 +26,7 @@ class LvmFilterMissing(AuditRule):
             return
         found = [
             (guest.name, link.source)
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
+            for guest, link in facts.disks
             if link.writable
             and link.type == "block"
             and facts.block(link.source).kind in ("disk", "partition", "multipath", "array")

@@ -22,11 +22,8 @@ class SpiceChannelInsecure(AuditRule):
         """Yield a finding for each set of channels."""
         seats = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "spice"
-            and seat.console.exposed
-            and seat.console.tls
-            and seat.console.plain
+            for seat in facts.seats_of("spice")
+            if seat.console.exposed and seat.console.tls and seat.console.plain
         ]
         for channels, found in grouped(seats, _insecure).items():
             if not channels:

@@ -32,9 +32,8 @@ class SpiceCleartextExposed(AuditRule):
         """Yield a finding for consoles without TLS, and for those that offer both."""
         seats = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "spice"
-            and seat.console.exposed
+            for seat in facts.seats_of("spice")
+            if seat.console.exposed
             and seat.console.plain
             and seat.console.password
             and not seat.console.sasl

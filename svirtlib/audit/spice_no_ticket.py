@@ -23,11 +23,8 @@ class SpiceNoTicket(AuditRule):
         """Yield a finding for each address."""
         seats = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "spice"
-            and seat.console.reachable
-            and not seat.console.password
-            and not seat.console.sasl
+            for seat in facts.seats_of("spice")
+            if seat.console.reachable and not seat.console.password and not seat.console.sasl
         ]
         for (exposure, where), found in grouped(
             seats, lambda seat: (seat.console.exposure, seat.console.where)

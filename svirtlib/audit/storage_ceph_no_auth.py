@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from svirtlib.audit._facts import AuditFacts
-from svirtlib.audit._rule import AuditRule
-from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.audit._rule import AuditRule, seen_on
+from svirtlib.findings import Finding, Severity
 from svirtlib.wording import listed
 
 
@@ -22,8 +22,7 @@ class StorageCephNoAuth(AuditRule):
         """Yield one finding for all disks."""
         found = [
             (guest, link)
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
+            for guest, link in facts.disks
             if link.protocol == "rbd" and not link.authenticated
         ]
         if found:
@@ -34,7 +33,5 @@ class StorageCephNoAuth(AuditRule):
                 "a Ceph user for each guest or pool, `virsh secret-define`, and "
                 "`<auth username='…'><secret type='ceph' uuid='…'/></auth>`",
                 guests=names,
-                evidence=[
-                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in found
-                ],
+                evidence=seen_on(found),
             )

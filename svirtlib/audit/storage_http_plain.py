@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from svirtlib.audit._facts import AuditFacts
-from svirtlib.audit._rule import AuditRule
-from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.audit._rule import AuditRule, seen_on
+from svirtlib.findings import Finding, Severity
 from svirtlib.wording import listed
 
 
@@ -22,8 +22,7 @@ class StorageHttpPlain(AuditRule):
         """Yield one finding for all disks."""
         found = [
             (guest, link)
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
+            for guest, link in facts.disks
             if link.protocol in ("http", "ftp", "tftp") and link.remote
         ]
         if found:
@@ -34,7 +33,5 @@ class StorageHttpPlain(AuditRule):
                 f"way decides what the guest boots",
                 "use https, or copy the image to the host and check its signature",
                 guests=names,
-                evidence=[
-                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in found
-                ],
+                evidence=seen_on(found),
             )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from svirtlib.audit._facts import AuditFacts
-from svirtlib.audit._rule import AuditRule
-from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.audit._rule import AuditRule, seen_on
+from svirtlib.findings import Finding, Severity
 from svirtlib.wording import listed
 
 
@@ -22,8 +22,7 @@ class StorageIscsiNoChap(AuditRule):
         """Yield one finding for all disks."""
         found = [
             (guest, link)
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
+            for guest, link in facts.disks
             if link.protocol == "iscsi" and not link.authenticated
         ]
         if found:
@@ -35,7 +34,5 @@ class StorageIscsiNoChap(AuditRule):
                 "`<auth username='…'><secret type='iscsi' usage='…'/></auth>`; iSCSI encrypts "
                 "nothing, so keep it on a network of its own, or use IPsec",
                 guests=names,
-                evidence=[
-                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in found
-                ],
+                evidence=seen_on(found),
             )

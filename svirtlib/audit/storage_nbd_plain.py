@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from svirtlib.audit._facts import AuditFacts
-from svirtlib.audit._rule import AuditRule, grouped
-from svirtlib.findings import Evidence, Finding, Severity
+from svirtlib.audit._rule import AuditRule, grouped, seen_on
+from svirtlib.findings import Finding, Severity
 from svirtlib.wording import listed
 
 
@@ -23,8 +23,7 @@ class StorageNbdPlain(AuditRule):
         default = facts.conf is not None and facts.conf.flag("nbd_tls")
         found = [
             (guest, link)
-            for guest in facts.inventory.guests
-            for link in facts.devices(guest).storage
+            for guest, link in facts.disks
             if link.protocol == "nbd"
             and link.remote
             and not (default if link.tls is None else link.tls)
@@ -37,7 +36,5 @@ class StorageNbdPlain(AuditRule):
                 "`tls='yes'` in `<source protocol='nbd'>`, or nbd_tls = 1 in "
                 "/etc/libvirt/qemu.conf, with certificates on both sides",
                 guests=names,
-                evidence=[
-                    Evidence(guest.source, f"{guest.name}: {link.target}") for guest, link in uses
-                ],
+                evidence=seen_on(uses),
             )

@@ -26,9 +26,8 @@ class VncAutoUnixSocketInert(AuditRule):
             return
         found = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "vnc"
-            and seat.console.reachable
+            for seat in facts.seats_of("vnc")
+            if seat.console.reachable
             # Live XML states the address that was chosen, whoever chose it.
             and not seat.guest.running
         ]

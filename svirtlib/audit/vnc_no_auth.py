@@ -26,9 +26,8 @@ class VncNoAuth(AuditRule):
         """Yield a finding for each address."""
         seats = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "vnc"
-            and seat.console.reachable
+            for seat in facts.seats_of("vnc")
+            if seat.console.reachable
             and not seat.console.authenticated
             and not (seat.console.tls and seat.console.exposed)
         ]

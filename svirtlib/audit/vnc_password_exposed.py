@@ -22,9 +22,8 @@ class VncPasswordExposed(AuditRule):
         """Yield a finding for each address."""
         seats = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "vnc"
-            and seat.console.exposed
+            for seat in facts.seats_of("vnc")
+            if seat.console.exposed
             and seat.console.password
             and not seat.console.sasl
             and not seat.console.tls

@@ -22,9 +22,8 @@ class VncTlsPeerVerify(AuditRule):
         """Yield a finding for consoles with a password, and one for those without."""
         seats = [
             seat
-            for seat in facts.seats
-            if seat.console.type == "vnc"
-            and seat.console.exposed
+            for seat in facts.seats_of("vnc")
+            if seat.console.exposed
             and seat.console.tls
             and not seat.console.verify_peer
             and not seat.console.sasl
