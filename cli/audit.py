@@ -29,6 +29,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "standard input",
     )
     group.add_argument(
+        "--snapshot",
+        metavar="FILE",
+        help="guests from a file that 'svirt-label export' wrote; it has no host's configuration "
+        "and no passwords",
+    )
+    group.add_argument(
         "--root",
         metavar="DIR",
         help="the configuration, and without --xml the guests, of a host that was unpacked to DIR",
@@ -97,8 +103,22 @@ def _read(
 ) -> tuple[Inventory, Optional[HostConfig]]:
     from svirtlib.backends import audit
 
-    if options.connect is not None and (options.xml or options.root is not None):
-        raise SelectionError("--connect is one place to look, --xml and --root are others")
+    given = [options.connect, options.xml, options.snapshot]
+    if sum(one is not None for one in given) > 1 or (
+        options.connect is not None and options.root is not None
+    ):
+        raise SelectionError(
+            "--connect is one place to look, --xml and --snapshot, with or without --root, are "
+            "others"
+        )
+    if options.snapshot is not None:
+        from svirtlib.backends import output
+        from svirtlib.snapshot import MAX_BYTES, load_snapshot
+
+        found = load_snapshot(output.read_file(options.snapshot, MAX_BYTES), options.snapshot)
+        return audit.audit_inventory(
+            found, root=options.root, names=options.host_name, console_map=options.map
+        )
     if options.xml:
         return audit.audit_documents(
             options.xml,

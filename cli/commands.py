@@ -148,7 +148,7 @@ def export(options: argparse.Namespace) -> int:
     """Write the inventory as a snapshot."""
     from svirtlib.snapshot import dump_snapshot
 
-    inventory = _inventory(options, policy=options.policy or True)
+    inventory = _inventory(options, policy=options.policy or True, devices=True)
     _write(options, dump_snapshot(inventory))
     return _incomplete(inventory)
 
@@ -303,7 +303,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
 }
 
 
-def _inventory(options: argparse.Namespace, *, policy: Union[str, bool] = False) -> Inventory:
+def _inventory(
+    options: argparse.Namespace, *, policy: Union[str, bool] = False, devices: bool = False
+) -> Inventory:
     from svirtlib.backends import host, output
     from svirtlib.errors import SelectionError
 
@@ -331,6 +333,7 @@ def _inventory(options: argparse.Namespace, *, policy: Union[str, bool] = False)
             files=bool(options.files),
             processes=bool(options.processes),
             policy=policy,
+            devices=devices,
             progress=progress,
         )
     return host.read_host(
@@ -338,6 +341,7 @@ def _inventory(options: argparse.Namespace, *, policy: Union[str, bool] = False)
         files=options.files,
         processes=options.processes,
         policy=policy,
+        devices=devices,
         timeout=options.timeout,
         progress=progress,
     )

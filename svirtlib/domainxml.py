@@ -14,7 +14,7 @@ from typing import Optional
 
 from lxml import etree
 
-from svirtlib.devicexml import read_devices
+from svirtlib.devicexml import read_devices, without_secret
 from svirtlib.errors import DomainXMLError
 from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
@@ -430,7 +430,8 @@ def _network_name(source: etree._Element) -> str:
             for host in source.findall("host")
         )
     )
-    return f"{source.get('protocol', 'network')}://{hosts}/{source.get('name', '')}"
+    protocol = source.get("protocol", "network")
+    return f"{protocol}://{hosts}/{without_secret(protocol, source.get('name', ''))}"
 
 
 def _nvme_name(source: etree._Element) -> str:

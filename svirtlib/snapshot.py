@@ -1,15 +1,18 @@
 """The inventory as one JSON document: taken on one host, judged on another.
 
 Schema ``svirt-label/snapshot/1``, published as ``svirtlib/schemas/snapshot-1.json``. It holds
-what the rules look at and nothing else: no graphics passwords, no other parts of the XML.
+what the rules look at and nothing else: no passwords, no other parts of the XML.
 """
 
 from __future__ import annotations
 
 import json
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional
 
+from attr import evolve
+
+from svirtlib.devices import Devices, Graphics
 from svirtlib.errors import SnapshotError
 from svirtlib.guests import Guest, Inventory
 
@@ -26,7 +29,11 @@ MAX_BYTES = 512 * 1024 * 1024
 
 def dump_snapshot(inventory: Inventory) -> str:
     """Return an inventory as JSON text with a newline at its end."""
-    document = {"schema": SCHEMA, "inventory": _converter().unstructure(inventory)}
+    guests = tuple(evolve(one, devices=_without_secrets(one.devices)) for one in inventory.guests)
+    document = {
+        "schema": SCHEMA,
+        "inventory": _converter().unstructure(evolve(inventory, guests=guests)),
+    }
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
@@ -63,6 +70,21 @@ def load_snapshot(data: bytes, source: str) -> Inventory:
     return inventory
 
 
+def _without_secrets(devices: Optional[Devices]) -> Optional[Devices]:
+    """Return devices that say that there is a password, and never which."""
+    if devices is None:
+        return None
+    return evolve(
+        devices,
+        graphics=tuple(
+            evolve(one, password=None, password_hint=one.password_hint or one.password is not None)
+            for one in devices.graphics
+        ),
+        # What stands behind an option of QEMU may be one, too.
+        arguments=tuple(word for word in devices.arguments if word.startswith("-")),
+    )
+
+
 @lru_cache(maxsize=1)
 def _converter() -> Converter:
     import attr
@@ -70,7 +92,6 @@ def _converter() -> Converter:
     import cattrs.gen
 
     from svirtlib.access import PolicyFacts
-    from svirtlib.devices import Devices
     from svirtlib.validation import Problem
 
     # Their module imports these for type checkers alone.
@@ -81,16 +102,16 @@ def _converter() -> Converter:
     # The library's own hooks would take "no" for true and 5 for "5".
     for kind in (str, int, bool):
         converter.register_structure_hook(kind, _exactly)
-    # Devices hold passwords, which are never written anywhere.
+    # Passwords are never written anywhere; that there is one is.
     without = cattrs.gen.override(omit=True)
-    converter.register_unstructure_hook(
-        Guest, cattrs.gen.make_dict_unstructure_fn(Guest, converter, devices=without)
-    )
     converter.register_structure_hook(
-        Guest,
+        Graphics,
         cattrs.gen.make_dict_structure_fn(
-            Guest, converter, devices=without, _cattrs_forbid_extra_keys=True
+            Graphics, converter, password=without, _cattrs_forbid_extra_keys=True
         ),
+    )
+    converter.register_unstructure_hook(
+        Graphics, cattrs.gen.make_dict_unstructure_fn(Graphics, converter, password=without)
     )
     return converter
 

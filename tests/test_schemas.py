@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from needs import require_module
 
-from svirtlib import access, guests, mls, seclabel, validation
+from svirtlib import access, devices, guests, mls, seclabel, validation
 from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
@@ -172,6 +172,14 @@ def test_rules_are_the_code_s():
         (SNAPSHOT["$defs"]["seclabel"], seclabel.Seclabel),
         (SNAPSHOT["$defs"]["device_seclabel"], seclabel.DeviceSeclabel),
         (SNAPSHOT["$defs"]["problem"], validation.Problem),
+        (SNAPSHOT["$defs"]["devices"], devices.Devices),
+        (SNAPSHOT["$defs"]["graphics"], devices.Graphics),
+        (SNAPSHOT["$defs"]["listen"], devices.Listen),
+        (SNAPSHOT["$defs"]["host_device"], devices.HostDevice),
+        (SNAPSHOT["$defs"]["redirection"], devices.Redirection),
+        (SNAPSHOT["$defs"]["character_device"], devices.CharacterDevice),
+        (SNAPSHOT["$defs"]["storage_link"], devices.StorageLink),
+        (SNAPSHOT["$defs"]["network_card"], devices.NetworkCard),
         (SNAPSHOT["$defs"]["policy"], access.PolicyFacts),
         (SNAPSHOT["$defs"]["domain"], access.DomainFacts),
         (SNAPSHOT["$defs"]["access"], access.TypeAccess),
@@ -180,8 +188,8 @@ def test_rules_are_the_code_s():
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_properties_are_the_attributes(place, kind):
-    # Devices hold passwords, and stay out of every document.
-    expected = {field.name for field in attr.fields(kind)} - {"devices"}
+    # Passwords stay out of every document.
+    expected = {field.name for field in attr.fields(kind)} - {"password"}
     assert set(place["properties"]) == expected
 
 

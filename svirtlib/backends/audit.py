@@ -34,8 +34,9 @@ from svirtlib.ports import Progress
 from svirtlib.sasl import parse_sasl
 from svirtlib.settings import DAEMON_KEYS, QEMU_KEYS, Kind, Settings, read_settings
 from svirtlib.virconf import parse_conf
+from svirtlib.wording import listed
 
-__all__ = ["audit_documents", "audit_host", "audit_tree", "input_filtered"]
+__all__ = ["audit_documents", "audit_host", "audit_inventory", "audit_tree", "input_filtered"]
 
 #: Where libvirt keeps definitions, and the state of guests that run.
 _DEFINITIONS = "/etc/libvirt/qemu"
@@ -73,6 +74,31 @@ def audit_documents(
     from svirtlib.backends._documents import Documents
 
     inventory = take_inventory(Documents(paths, devices=True), progress=progress)
+    return audit_inventory(inventory, root=root, names=names, console_map=console_map)
+
+
+def audit_inventory(
+    inventory: Inventory,
+    *,
+    root: Optional[str] = None,
+    names: Sequence[str] = (),
+    console_map: Optional[str] = None,
+) -> tuple[Inventory, Optional[HostConfig]]:
+    """Return guests that were read already, and the configuration of a host if one is named.
+
+    Guests without devices, as a process that libvirt does not know, become unknown.
+
+    Raises:
+        BackendError: the root could not be opened.
+    """
+    unknown = [guest.name for guest in inventory.guests if guest.devices is None]
+    if unknown:
+        gap = Unreadable(
+            f"consoles and devices of {listed(unknown)}",
+            "what was read does not tell them; read the guests themselves, or write the snapshot "
+            "anew with this version",
+        )
+        inventory = evolve(inventory, unreadable=(*inventory.unreadable, gap))
     if root is None:
         return inventory, None
     tree = Tree(root)

@@ -31,6 +31,7 @@ def read_documents(
     files: bool = False,
     processes: bool = False,
     policy: Union[str, bool] = False,
+    devices: bool = False,
     progress: Optional[Progress] = None,
 ) -> Inventory:
     """Take the inventory of files and folders of ``virsh dumpxml`` output.
@@ -41,6 +42,7 @@ def read_documents(
         processes: look at the processes of this machine too.
         policy: path of the policy to ask; True for this machine's, if *files* or *processes* say
             that the documents are from here.
+        devices: read consoles and other devices too.
         progress: told of each document that was read.
 
     Raises:
@@ -50,7 +52,7 @@ def read_documents(
     from svirtlib.backends._documents import Documents
 
     inventory = take_inventory(
-        Documents(paths),
+        Documents(paths, devices=devices),
         processes=_processes(labelled=True, system=True) if processes else None,
         files=_files(enforced=False) if files else None,
         progress=progress,
@@ -94,6 +96,7 @@ def read_host(
     files: Optional[bool] = None,
     processes: Optional[bool] = None,
     policy: Union[str, bool] = False,
+    devices: bool = False,
     timeout: Optional[float] = None,
     progress: Optional[Progress] = None,
 ) -> Inventory:
@@ -104,6 +107,7 @@ def read_host(
         files: look at the images; None to do so for a local connection.
         processes: look at the processes; None to do so for a local connection.
         policy: path of the policy to ask; True for this machine's, if its libvirt is asked.
+        devices: read consoles and other devices too.
         timeout: seconds without any answer after which libvirt counts as hung.
         progress: told of each guest that was read.
 
@@ -114,7 +118,9 @@ def read_host(
     from svirtlib.backends import _libvirt, _selinux
 
     source = _libvirt.LibvirtGuests(
-        uri, timeout=_libvirt.DEFAULT_TIMEOUT if timeout is None else timeout
+        uri,
+        timeout=_libvirt.DEFAULT_TIMEOUT if timeout is None else timeout,
+        devices=devices,
     )
     try:
         if (files or processes) and not source.is_local:

@@ -347,6 +347,50 @@ def test_configuration_as_its_reader_takes_it(tree, path, text, rules, unknown):
     assert len(outcome.unjudged) == unknown
 
 
+SNAPPED = """
+<domain type='kvm' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'><name>web</name><devices>
+  <graphics type='vnc' listen='0.0.0.0' passwd='S3cret-1'/>
+  <graphics type='spice' autoport='yes' listen='192.0.2.1' passwd='S3cret-2'/>
+  <disk type='network'><source protocol='http' name='me:S3cret-3@x?S3cret-4'>
+    <host name='w'/></source><target dev='vda'/></disk>
+  <hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>
+  <serial type='tcp'><source mode='bind' host='0.0.0.0' service='1'/></serial>
+</devices><qemu:commandline><qemu:arg value='-vnc'/><qemu:arg value=':7,password=S3cret-5'/>
+</qemu:commandline></domain>
+"""
+
+
+def test_snapshot_is_judged_as_its_documents(tree, tmp_path):
+    """It tells that there are passwords, and none of them."""
+    document, snapshot = tmp_path / "web.xml", tmp_path / "snapshot.json"
+    document.write_text(SNAPPED)
+    snapshot.write_text(run("export", "--xml", document).out)
+    assert "S3cret" not in snapshot.read_text()
+    # Of a password that nobody sees, nobody tells that it never ends.
+    blind = {"graphics-password-no-expiry", "graphics-password-weak"}
+    for more in ([], ["--root", tree.root]):
+        told = run("audit", "--format", "json", "--snapshot", snapshot, *more)
+        source = run("audit", "--format", "json", "--xml", document, *more)
+        assert set(source.rules) - set(told.rules) <= blind
+        assert set(told.rules) <= set(source.rules)
+        assert len(told.rules) > 4
+        assert "passwords of the consoles of web" in told.unjudged
+
+
+def test_snapshot_without_devices_is_unknown(tmp_path):
+    document, snapshot = tmp_path / "web.xml", tmp_path / "snapshot.json"
+    document.write_text(guest())
+    written = json.loads(run("export", "--xml", document).out)
+    for one in written["inventory"]["guests"]:
+        del one["devices"]
+    snapshot.write_text(json.dumps(written))
+    outcome = run("audit", "--format", "json", "--snapshot", snapshot)
+    assert (outcome.code, outcome.unjudged) == (3, ["consoles and devices of web"])
+    snapshot.write_text("{}")
+    assert run("audit", "--snapshot", snapshot).code == 2
+    assert run("audit", "--snapshot", snapshot, "--xml", document).code == 2
+
+
 @pytest.mark.parametrize("device", ["/dev/dm-3", "/dev/disk/by-label/a"])
 def test_device_of_which_a_name_tells_nothing(tree, device):
     tree.domains(DISK.format(device))
