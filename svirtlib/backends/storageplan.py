@@ -15,7 +15,6 @@ from attr import evolve, frozen
 
 from svirtlib.backends import policycheck
 from svirtlib.backends.filecontexts import FileContexts, policy_folder
-from svirtlib.backends.guesttypes import usable_by_guests
 from svirtlib.backends.inuse import find_users
 from svirtlib.backends.mounts import mount_of, read_mounts
 from svirtlib.backends.relabel import Relabelling
@@ -377,6 +376,8 @@ def _check_use(request: Request, context: Context) -> None:
     Raises:
         StorageError: guests have no business with files of it.
     """
+    from svirtlib.backends.guesttypes import usable_by_guests
+
     policy = _policy_file(request.root)
     paths = (*request.paths, *request.volumes)
     usable = usable_by_guests(
