@@ -170,6 +170,7 @@ def test_a_local_rule_is_replaced_in_its_place_and_put_back(root):
     assert root.local_rules() == before
 
 
+@pytest.mark.slow
 def test_the_administrator_s_own_rules_for_parts_stay_stronger(root):
     """libsemanage puts a new rule last, where it wins over all patterns before it."""
     root.fill("/pool/iso/a.iso", "/pool/keep/k", "/pool/b.img", "/other/x")
@@ -235,15 +236,15 @@ def test_what_is_refused(images, words, said):
 @pytest.mark.parametrize(
     ("type_", "purpose", "taken"),
     [
-        # By Debian's policy guests write to it, though no list of ours knows it.
-        ("svirt_tmp_t", "images", True),
-        ("virt_cache_t", "images", True),
-        # They only read these; libvirt may take the label off none of them.
-        ("public_content_rw_t", "images", False),
-        ("public_content_t", "content", True),
-        ("httpd_sys_content_t", "content", False),
         # Its name says that it is one for guests, and the policy lets them do nothing with it.
         ("virt_home_t", "images", False),
+        # By Debian's policy guests write to it, though no list of ours knows it.
+        pytest.param("svirt_tmp_t", "images", True, marks=pytest.mark.slow),
+        pytest.param("virt_cache_t", "images", True, marks=pytest.mark.slow),
+        # They only read these; libvirt may take the label off none of them.
+        pytest.param("public_content_rw_t", "images", False, marks=pytest.mark.slow),
+        pytest.param("public_content_t", "content", True, marks=pytest.mark.slow),
+        pytest.param("httpd_sys_content_t", "content", False, marks=pytest.mark.slow),
     ],
 )
 def test_the_policy_tells_which_types_guests_can_use(images, type_, purpose, taken):
