@@ -19,6 +19,7 @@ __all__ = [
     "Practices",
     "SelinuxConfig",
     "Setting",
+    "SudoCommand",
     "ViewerFile",
     "VirtualNetwork",
     "classify_by_name",
@@ -209,6 +210,33 @@ class ViewerFile:
 
 
 @frozen
+class SudoCommand:
+    """A command that sudo lets users start.
+
+    Attributes:
+        value: the command with its arguments, as sudoers has it.
+        origin: the file.
+        users: who may start it; groups begin with ``%``.
+        runas: as whom, without a word about it root; empty: each as himself.
+    """
+
+    value: str
+    origin: str
+    users: tuple[str, ...]
+    runas: tuple[str, ...]
+
+    @property
+    def program(self) -> str:
+        """The command without its arguments."""
+        return self.value.partition(" ")[0]
+
+    @property
+    def starts_viewer(self) -> bool:
+        """Whether it is a viewer of consoles."""
+        return self.program.rpartition("/")[2] in ("remote-viewer", "virt-viewer", "spicy")
+
+
+@frozen
 class PortUse:
     """TCP ports that QEMU binds.
 
@@ -293,6 +321,6 @@ class Practices:
     input_filtered: Optional[bool] = None
     owner_rules: Optional[str] = None
     owner_rules_origin: str = ""
-    sudo: Optional[tuple[Setting, ...]] = None
+    sudo: Optional[tuple[SudoCommand, ...]] = None
     viewer: Optional[ViewerFile] = None
     listening: Optional[tuple[tuple[str, int], ...]] = None

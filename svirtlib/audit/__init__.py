@@ -79,6 +79,7 @@ from svirtlib.audit.storage_http_plain import StorageHttpPlain
 from svirtlib.audit.storage_iscsi_no_chap import StorageIscsiNoChap
 from svirtlib.audit.storage_nbd_plain import StorageNbdPlain
 from svirtlib.audit.storage_nfs_sec import StorageNfsSec
+from svirtlib.audit.sudoers_runas import SudoersRunas
 from svirtlib.audit.sudoers_wildcard_argument import SudoersWildcardArgument
 from svirtlib.audit.vfio_unsafe_interrupts import VfioUnsafeInterrupts
 from svirtlib.audit.viewer_binary_drift import ViewerBinaryDrift
@@ -162,6 +163,7 @@ ALL_RULES: tuple[AuditRule, ...] = (
     SpiceChannelInsecure(),
     SpiceCleartextExposed(),
     StorageNbdPlain(),
+    SudoersRunas(),
     SudoersWildcardArgument(),
     VfioUnsafeInterrupts(),
     ViewerBinaryDrift(),

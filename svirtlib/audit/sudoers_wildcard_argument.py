@@ -10,7 +10,6 @@ from svirtlib.audit._facts import AuditFacts
 from svirtlib.audit._rule import AuditRule, Need
 from svirtlib.findings import Evidence, Finding, Severity
 
-_VIEWERS = ("remote-viewer", "virt-viewer", "spicy")
 _WILDCARD = re.compile(r"(?<!\\)(?:\\\\)*([?*\[])")
 
 
@@ -30,15 +29,12 @@ class SudoersWildcardArgument(AuditRule):
     def run(self, facts: AuditFacts) -> Iterator[Finding]:
         """Yield a finding for each line."""
         for one in facts.practices.sudo or ():
-            program, _, arguments = one.value.partition(" ")
-            if program.rpartition("/")[2] not in _VIEWERS:
-                continue
-            fault = _fault(program, arguments)
+            fault = _fault(one.value.partition(" ")[2]) if one.starts_viewer else None
             if fault is None:
                 continue
             severity, text = fault
             yield self.tell(
-                f"{one.origin} lets {program} be started with {text}",
+                f"{one.origin} lets {one.program} be started with {text}",
                 "escape every wildcard in the line (`spice\\://HOST\\?tls-port\\=PORT`), as "
                 "`svirt-label console-rules` does",
                 severity=severity,
@@ -47,8 +43,7 @@ class SudoersWildcardArgument(AuditRule):
             )
 
 
-def _fault(program: str, arguments: str) -> Optional[tuple[Severity, str]]:
-    del program
+def _fault(arguments: str) -> Optional[tuple[Severity, str]]:
     if not arguments:
         return Severity.HIGH, "any arguments: the line names none"
     if arguments.startswith("^") and arguments.endswith("$"):

@@ -26,6 +26,7 @@ from svirtlib.hostpractices import (
     Practices,
     SelinuxConfig,
     Setting,
+    SudoCommand,
     ViewerFile,
     VirtualNetwork,
     classify_by_name,
@@ -562,12 +563,12 @@ def _owner_rules(tree: Tree, *, live: bool) -> tuple[Optional[str], str]:
         return None, ""
 
 
-def _sudo(tree: Tree) -> Optional[tuple[Setting, ...]]:
+def _sudo(tree: Tree) -> Optional[tuple[SudoCommand, ...]]:
     """Return the commands of sudoers that start a viewer, with their files."""
     folder = "/etc/sudoers.d"
     names = [name for name in tree.names(folder) if "." not in name and not name.endswith("~")]
     paths = ["/etc/sudoers", *(f"{folder}/{name}" for name in names)]
-    found: list[Setting] = []
+    found: list[SudoCommand] = []
     known = False
     for path in paths:
         text = tree.text(path)
@@ -589,19 +590,32 @@ def _sudo(tree: Tree) -> Optional[tuple[Setting, ...]]:
                 check=True,
                 text=True,
             )
-            document = json.loads(done.stdout)
-            for spec in document.get("User_Specs", []):
-                for group in spec.get("Cmnd_Specs", []):
-                    found += [
-                        Setting(str(entry["command"]), path)
-                        for entry in group.get("Commands", [])
-                        if "command" in entry
-                    ]
+            found += _sudo_commands(json.loads(done.stdout), path)
         except (OSError, subprocess.SubprocessError, ValueError, AttributeError) as error:
             tree.unreadable[path] = Unreadable(
                 path, f"cvtsudoers (package sudo) could not read it: {type(error).__name__}"
             )
     return tuple(found) if known else None
+
+
+def _sudo_commands(document: dict[str, Any], path: str) -> Iterator[SudoCommand]:
+    """Yield the commands of a file as cvtsudoers writes it."""
+    for spec in document.get("User_Specs", []):
+        users = tuple(_sudo_names(spec.get("User_List", [])))
+        for group in spec.get("Cmnd_Specs", []):
+            # With a group alone it is started as who calls sudo, with nothing as root.
+            default = () if "runasgroups" in group else ("root",)
+            runas = tuple(_sudo_names(group.get("runasusers", []))) or default
+            for entry in group.get("Commands", []):
+                if "command" in entry and not entry.get("negated"):
+                    yield SudoCommand(str(entry["command"]), path, users, runas)
+
+
+def _sudo_names(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for entry in entries:
+        if not entry.get("negated"):
+            for kind, name in entry.items():
+                yield f"%{name}" if kind == "usergroup" else str(name)
 
 
 def _viewer(tree: Tree) -> Optional[ViewerFile]:

@@ -391,6 +391,30 @@ def test_snapshot_without_devices_is_unknown(tmp_path):
     assert run("audit", "--snapshot", snapshot, "--xml", document).code == 2
 
 
+@pytest.mark.parametrize(
+    ("line", "rules"),
+    [
+        ("anna ALL=(anna) {}", []),
+        ("anna ALL=(anna:spice) {}", []),
+        ("anna ALL=(:spice) {}", []),
+        ("root ALL=(ALL) {}", []),
+        ("anna ALL=(ALL) ALL, !{}", []),
+        ("anna ALL={}", ["sudoers-runas"]),
+        ("anna ALL=(ben) {}", ["sudoers-runas"]),
+        ("%spice ALL=(ALL) {}", ["sudoers-runas"]),
+        ("User_Alias SEATS = anna, ben\nSEATS ALL=(anna) {}", ["sudoers-runas"]),
+        ("anna, ben ALL=(:spice) {}", []),
+        ("anna ALL=(anna {}", []),
+    ],
+)
+def test_as_whom_sudo_starts_a_viewer(tree, line, rules):
+    viewer = "/usr/bin/remote-viewer -- spice\\://kvm1\\?tls-port\\=20002"
+    tree.put("/etc/sudoers.d/viewers", line.format(viewer) + "\n", 0o440)
+    outcome = audit(tree)
+    assert outcome.rules == rules
+    assert bool(outcome.unjudged) == ("(anna {" in line)
+
+
 @pytest.mark.parametrize("device", ["/dev/dm-3", "/dev/disk/by-label/a"])
 def test_device_of_which_a_name_tells_nothing(tree, device):
     tree.domains(DISK.format(device))
