@@ -30,7 +30,10 @@ class Need(enum.Enum):
     SELINUX = "there is no /etc/selinux/config"
     BOOLEANS = "no policy of the host could be asked for its booleans"
     PORTS = "no policy of the host could be asked for the types of ports"
-    RULESET = "the firewall's rules can be read on the running host alone, as root"
+    RULESET = (
+        "the firewall's rules can be read on the running host, as root, or from the "
+        "/etc/nftables.conf of an unpacked one that loads it, with nft"
+    )
     MAP = "no map of consoles to users was named (--map)"
     OWNER_RULES = "this is not the machine with the viewers: it has no rules about consoles"
     SUDOERS = "the host has no sudoers, or no cvtsudoers could read them"

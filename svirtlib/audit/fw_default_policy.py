@@ -26,5 +26,7 @@ class FwDefaultPolicy(AuditRule):
                 "opens can be reached",
                 "`policy drop` for the chain at the hook input, after rules for what is to come in "
                 "(established connections, ssh, ICMP, ICMPv6)",
-                evidence=(Evidence("nft -j list ruleset", "no input chain with policy drop"),),
+                evidence=(
+                    Evidence("nft", "no chain at the hook input drops what it does not know"),
+                ),
             )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from svirtlib.backends._tree import Tree
 from svirtlib.booleans import Boolean
 from svirtlib.consolerules import FILES
-from svirtlib.errors import DomainXMLError, SvirtError
+from svirtlib.errors import BackendDataError, DomainXMLError, SvirtError
 from svirtlib.guests import Guest, Unreadable
 from svirtlib.hostconfig import FileFacts
 from svirtlib.hostpractices import (
@@ -88,7 +88,7 @@ def read_practices(
         networks=_networks(tree),
         forwarding=_forwarding(tree, live=live),
         root_login=_root_login(tree),
-        input_filtered=_input_filtered(tree) if live else None,
+        input_filtered=_input_filtered(tree, units, live=live),
         owner_rules=owner_rules,
         owner_rules_origin=origin,
         sudo=_sudo(tree),
@@ -515,10 +515,25 @@ def _root_login(tree: Tree) -> Optional[Setting]:
     return Setting("prohibit-password", "sshd's default")
 
 
-def _input_filtered(tree: Tree) -> Optional[bool]:
+def _input_filtered(tree: Tree, units: Optional[frozenset[str]], *, live: bool) -> Optional[bool]:
     """Tell whether a chain at the input hook drops or rejects what it does not know."""
-    entries = _ruleset(tree)
-    return None if entries is None else input_filtered(entries)
+    if live:
+        entries = _ruleset(tree)
+        return None if entries is None else input_filtered(entries)
+    path = "/etc/nftables.conf"
+    text = tree.text(path)
+    if text is None or "nftables.service" not in (units or ()):
+        return None
+    from svirtlib.backends.consolefiles import rules_of
+
+    try:
+        return input_filtered(rules_of(text))
+    except BackendDataError as error:
+        tree.unreadable[path] = Unreadable(path, str(error))
+    except SvirtError:
+        # Without nft, or without the right to a namespace, nobody here can read it.
+        pass
+    return None
 
 
 def _ruleset(tree: Tree) -> Optional[list[dict[str, Any]]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from checkrun import run
 from hosttree import HostTree
-from needs import require
+from needs import require, require_program
 
 from svirtlib.backends import _practices
 from svirtlib.backends._tree import Tree
@@ -301,6 +301,7 @@ DISK = (
 _SCAN = "lvm-filter-missing"
 _LABEL = "host-mount-by-label"
 _OPEN = "libvirt-polkit-open"
+_OPEN_PORTS = "fw-default-policy"
 _POLKIT = "polkit.addRule(function(action, subject) {{ {} return polkit.Result.YES; }});"
 
 
@@ -413,6 +414,29 @@ def test_as_whom_sudo_starts_a_viewer(tree, line, rules):
     outcome = audit(tree)
     assert outcome.rules == rules
     assert bool(outcome.unjudged) == ("(anna {" in line)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("rules", "told", "unknown"),
+    [
+        ("type filter hook input priority 0; policy drop;", [], 0),
+        ("type filter hook input priority 0; policy accept; tcp dport 22 accept", [_OPEN_PORTS], 0),
+        ("type filter hook input priority 0; policy accept; counter drop", [], 0),
+        ("type filter hook forward priority 0; policy drop;", [_OPEN_PORTS], 0),
+        ("type filter hook input priority 0; polic", [], 1),
+        ('include "/etc/a"', [], 1),
+    ],
+)
+def test_firewall_of_an_unpacked_host(tree, rules, told, unknown):
+    require_program("nft", "nftables")
+    tree.put("/etc/nftables.conf", f"table inet f {{\n chain c {{\n{rules}\n}}\n}}\n")
+    # What nobody loads says nothing.
+    assert "fw-default-policy" in {one["rule"] for one in audit(tree).report["not_run"]}
+    tree.put("/etc/systemd/system/sysinit.target.wants/nftables.service", "")
+    outcome = audit(tree, "--only", "fw-default-policy")
+    assert outcome.rules == told
+    assert len(outcome.unjudged) == unknown
 
 
 @pytest.mark.parametrize("device", ["/dev/dm-3", "/dev/disk/by-label/a"])
