@@ -82,15 +82,19 @@ _SYSTEM_FOLDERS = [
 ]
 
 
-def check_path(text: str) -> bytes:
+def check_path(text: str, *, ruled: bool = True) -> bytes:
     """Return a path that an administrator named, cleaned, or say why it is none.
+
+    Args:
+        text: the path.
+        ruled: it is to get a rule, which no control character can stand in.
 
     Raises:
         StorageError: it is relative, has control characters, or goes upwards.
     """
     if not text:
         raise StorageError("an empty path; name a folder, an image or a block device")
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+    if ruled and any(ord(character) < 32 or ord(character) == 127 for character in text):
         raise StorageError(
             f"{quote(text)}: no rule can be written for a path with a newline or another control "
             f"character, and none is guessed; rename it"

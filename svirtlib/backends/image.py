@@ -101,7 +101,8 @@ def inspect(
     """
     users = find_users(inventory)
     with Walk(root) as walk:
-        return [_state(walk, check_path(path), users, inventory, gaps) for path in paths]
+        named = [check_path(path, ruled=False) for path in paths]
+        return [_state(walk, path, users, inventory, gaps) for path in named]
 
 
 def restore(
@@ -143,7 +144,7 @@ def restore(
     mounts = read_mounts()
     with Walk(root) as walk:
         planned = []
-        for path in dict.fromkeys(map(check_path, paths)):
+        for path in dict.fromkeys(check_path(path, ruled=False) for path in paths):
             state = _state(walk, path, users, inventory, gaps)
             mount = mount_of(_real(walk, path), mounts)
             planned.append(_planned(state, path, contexts, mount, alone=alone))

@@ -91,6 +91,19 @@ class TestRestore:
         assert _attributes(path) == before
         assert (path.stat().st_uid, path.stat().st_gid) == owner
 
+    def test_under_any_name(self, root):
+        """Guests that write to a folder choose the names in it."""
+        path = f"{IMAGES}/a\n\udcff\x1b[2J.img"
+        root.fill(path)
+        _leak(root.path(path))
+        told = run("image", "inspect", path, "--root", root.folder)
+        assert told.code == 0
+        assert "\x1b" not in told.out
+        assert root.run("image", "restore", path).code == 0
+        assert _attributes(root.path(path)) == {"security.selinux": IMAGE.encode() + b"\0"}
+        assert root.run("storage", "undo").code == 0
+        assert len(_attributes(root.path(path))) == 7
+
     def test_not_while_a_process_has_it_open(self, leaked):
         path = leaked.path(f"{IMAGES}/a.img")
         before = _attributes(path)
