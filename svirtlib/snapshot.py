@@ -81,7 +81,9 @@ def _without_secrets(devices: Optional[Devices]) -> Optional[Devices]:
             for one in devices.graphics
         ),
         # What stands behind an option of QEMU may be one, too.
-        arguments=tuple(word for word in devices.arguments if word.startswith("-")),
+        arguments=tuple(
+            word.partition("=")[0] for word in devices.arguments if word.startswith("-")
+        ),
     )
 
 

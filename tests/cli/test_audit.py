@@ -357,6 +357,7 @@ SNAPPED = """
   <hostdev mode='subsystem' type='usb'><source><address bus='1' device='2'/></source></hostdev>
   <serial type='tcp'><source mode='bind' host='0.0.0.0' service='1'/></serial>
 </devices><qemu:commandline><qemu:arg value='-vnc'/><qemu:arg value=':7,password=S3cret-5'/>
+<qemu:arg value='-vnc=:8,password=S3cret-6'/>
 </qemu:commandline></domain>
 """
 

@@ -63,6 +63,7 @@ def actions(outcome):
     return {name: action for name, action in rows.items() if action != "none"}
 
 
+@pytest.mark.slow
 def test_there_and_back(host):
     planned = audit(host, "plan", "--exit-code")
     assert planned.code == 1
