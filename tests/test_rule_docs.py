@@ -79,6 +79,7 @@ NEEDS = {
     frozenset(): "the guests' XML",
     frozenset({Need.HOST}): "the host",
     frozenset({Need.FILES}): "the files",
+    frozenset({Need.RULES}): "the file-context rules",
     frozenset({Need.PROCESSES}): "the processes",
     frozenset({Need.POLICY}): "a policy",
 }
