@@ -176,6 +176,8 @@ class PolicyFacts:
         domains: one for each ``user:role:type`` of guests' processes, sorted.
         accesses: of each domain to each kind of image, for every relation of levels.
         refused: contexts that the policy refuses, sorted.
+        beyond: contexts that the policy takes, with names of levels that are not known here
+            (more than the usual categories and sensitivities), sorted.
     """
 
     source: str
@@ -183,3 +185,4 @@ class PolicyFacts:
     domains: tuple[DomainFacts, ...] = ()
     accesses: tuple[TypeAccess, ...] = ()
     refused: tuple[RefusedContext, ...] = ()
+    beyond: tuple[str, ...] = ()

@@ -113,6 +113,7 @@ def _with_booleans(inventory: Inventory, policy: Policy) -> Inventory:
 
 def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
     refused: dict[str, str] = {}
+    beyond: set[str] = set()
     domains: dict[str, Context] = {}
     images: dict[str, Context] = {}
     for text, kinds in (
@@ -122,7 +123,10 @@ def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
         try:
             context = Context.parse(text)
         except InvalidContextError:
-            continue  # label-invalid tells of it, with or without a policy
+            # label-invalid tells of it, unless the policy knows better.
+            if policy.accepts(text):
+                beyond.add(text)
+            continue
         if context.range is None or text in refused:
             continue
         if not policy.accepts(text):
@@ -154,6 +158,7 @@ def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
         ),
         accesses=tuple(accesses),
         refused=tuple(RefusedContext(text, refused[text]) for text in sorted(refused)),
+        beyond=tuple(sorted(beyond)),
     )
 
 

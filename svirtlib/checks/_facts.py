@@ -147,8 +147,12 @@ class Facts:
         try:
             context = Context.parse(text)
         except InvalidContextError as error:
+            policy = self.inventory.policy
+            why = str(error)
+            if policy is not None and text in policy.beyond:
+                why = f"the policy takes {quote(text)}, and names of its level are not known here"
             return Unreadable(
-                f"guest {guest.name}", f"its label cannot be compared: {error}", guest.name
+                f"guest {guest.name}", f"its label cannot be compared: {why}", guest.name
             )
         if self.bound(context) is False:
             return Unconfined(

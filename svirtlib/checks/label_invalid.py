@@ -47,7 +47,10 @@ class LabelInvalid(Check):
         found: dict[str, _Holders] = {}
         policy = facts.inventory.policy
         unknown = {} if policy is None else {one.context: one.reason for one in policy.refused}
+        beyond = () if policy is None else policy.beyond
         for guest, purpose, text in facts.labels():
+            if text in beyond:
+                continue
             reason = _refusal(text) or unknown.get(text, "")
             if reason:
                 holders = _holders(found, text, reason)
@@ -59,7 +62,7 @@ class LabelInvalid(Check):
         self._baselabels(facts, found, unknown)
         for label in facts.inventory.files:
             reason = ""
-            if label.context is not None:
+            if label.context is not None and label.context not in beyond:
                 reason = _refusal(label.context) or unknown.get(label.context, "")
             if reason and label.context is not None:
                 holders = _holders(found, label.context, reason)

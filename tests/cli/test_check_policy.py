@@ -141,6 +141,16 @@ def test_a_policy_with_few_categories(judge, tmp_path):
     assert "no range 's0:c0,c2'" in finding["message"]
 
 
+def test_a_policy_with_more_categories_than_are_known_here(judge, tmp_path):
+    """Its labels are contexts; they cannot be compared, and so it is no clean bill."""
+    policy = compile_policy(tmp_path, categories=2000)
+    outcome = judge(web("a", "s0:c1,c2"), web("b", "s0:c3,c1999"), policy=policy)
+    assert (outcome.told, outcome.unjudged, outcome.code) == ([], ["guest b"], 3)
+    assert "the policy takes" in outcome.report["unreadable"][0]["reason"]
+    outcome = judge(web("b", "s0:c3,c2000"), policy=policy)
+    assert outcome.rules == ["label-invalid"] * 2
+
+
 def test_a_policy_without_the_types_of_guests(judge, tmp_path):
     """One cause, and one finding for it, however many guests there are."""
     policy = compile_policy(tmp_path, replace={"svirt_t": "gast_t"})
