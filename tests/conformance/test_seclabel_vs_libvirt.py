@@ -41,7 +41,15 @@ def libvirt_version():
     return version
 
 
-@pytest.fixture(scope="module", params=["selinux", "none", "confined"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        "selinux",
+        # Each starts a driver of its own, which takes seconds.
+        pytest.param("none", marks=pytest.mark.slow),
+        pytest.param("confined", marks=pytest.mark.slow),
+    ],
+)
 def qemu(request, libvirt_version):
     """QEMU's driver: with SELinux, without any, and with a duty to confine."""
     with Judge(
