@@ -10,7 +10,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from lxml import etree
 
@@ -21,6 +21,9 @@ from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
 from svirtlib.seclabelxml import read_domain
 from svirtlib.validation import IGNORED, REJECTED, Problem, Target, validate
 from svirtlib.xmltree import MAX_BYTES, line_of, parse_tree
+
+if TYPE_CHECKING:
+    from svirtlib.devices import Devices
 
 __all__ = ["MAX_BYTES", "OtherDocumentError", "parse_document"]
 
@@ -146,8 +149,14 @@ def _guest(domain: etree._Element, source: str, *, devices: bool) -> Guest:
         seclabels=tuple(_seclabel(element) for element in domain.iterchildren("seclabel")),
         images=tuple(_images(domain, parts.get("os"))),
         seclabel_problems=_problems(domain, source),
-        devices=read_devices(domain, running=running) if devices else None,
+        devices=_devices(domain, running=running) if devices else None,
     )
+
+
+def _devices(domain: etree._Element, *, running: bool) -> Devices:
+    # Most that read documents compare labels alone, and need none of these classes.
+
+    return read_devices(domain, running=running)
 
 
 def _uuid(parts: _Children, source: str) -> Optional[str]:

@@ -16,12 +16,12 @@ from typing import Callable, Optional, Union
 
 from attr import evolve, field, frozen
 
-from svirtlib.access import DomainFacts, RefusedContext
 from svirtlib.allocator import LevelAllocator
 from svirtlib.context import Context
 from svirtlib.errors import CategoriesExhaustedError, GenerationError
 from svirtlib.levelsinuse import InUse, UsedLevel
 from svirtlib.mls import Level, Range, Relation
+from svirtlib.policyfacts import DomainFacts, RefusedContext
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
 from svirtlib.seclabelxml import read_seclabels
 from svirtlib.standard_types import Access, access_of_guests, bound_by_categories

@@ -17,8 +17,8 @@ from svirtlib.seclabel import DeviceSeclabel, Seclabel
 # Values that most inventories have none of; to make their classes takes longer than all else
 # that the start of a check does.
 if TYPE_CHECKING:
-    from svirtlib.access import PolicyFacts
     from svirtlib.devices import Devices
+    from svirtlib.policyfacts import PolicyFacts
     from svirtlib.validation import Problem
 
 __all__ = [

@@ -93,7 +93,7 @@ def _converter() -> Converter:
     import cattrs
     import cattrs.gen
 
-    from svirtlib.access import PolicyFacts
+    from svirtlib.policyfacts import PolicyFacts
     from svirtlib.validation import Problem
 
     # Their module imports these for type checkers alone.

@@ -17,7 +17,6 @@ from pathlib import Path
 import pytest
 from attr import evolve
 
-from svirtlib.access import DomainFacts, PolicyFacts
 from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS, Need, run_checks
 from svirtlib.context import Context
@@ -31,6 +30,7 @@ from svirtlib.guests import (
     PathRule,
     Process,
 )
+from svirtlib.policyfacts import DomainFacts, PolicyFacts
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "docs" / "rules"

@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from needs import require_module
 
-from svirtlib import access, devices, guests, mls, seclabel, validation
+from svirtlib import access, devices, guests, mls, policyfacts, seclabel, validation
 from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
@@ -180,10 +180,10 @@ def test_rules_are_the_code_s():
         (SNAPSHOT["$defs"]["character_device"], devices.CharacterDevice),
         (SNAPSHOT["$defs"]["storage_link"], devices.StorageLink),
         (SNAPSHOT["$defs"]["network_card"], devices.NetworkCard),
-        (SNAPSHOT["$defs"]["policy"], access.PolicyFacts),
-        (SNAPSHOT["$defs"]["domain"], access.DomainFacts),
-        (SNAPSHOT["$defs"]["access"], access.TypeAccess),
-        (SNAPSHOT["$defs"]["refused"], access.RefusedContext),
+        (SNAPSHOT["$defs"]["policy"], policyfacts.PolicyFacts),
+        (SNAPSHOT["$defs"]["domain"], policyfacts.DomainFacts),
+        (SNAPSHOT["$defs"]["access"], policyfacts.TypeAccess),
+        (SNAPSHOT["$defs"]["refused"], policyfacts.RefusedContext),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )

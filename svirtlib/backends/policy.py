@@ -18,15 +18,10 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
-from typing import Optional, Union, overload
+from typing import TYPE_CHECKING, Optional, Union, overload
 
 from attr import evolve, frozen
 
-from svirtlib.access import (
-    AccessAnswer,
-    Cause,
-    DomainAccess,
-)
 from svirtlib.backends import _sepol
 from svirtlib.context import Context
 from svirtlib.errors import (
@@ -38,6 +33,9 @@ from svirtlib.errors import (
     quote,
 )
 from svirtlib.mls import Level
+
+if TYPE_CHECKING:
+    from svirtlib.access import AccessAnswer, DomainAccess
 
 __all__ = ["Policy", "Target", "find_policy", "open_policy", "target_of"]
 
@@ -441,6 +439,7 @@ class Policy:
             PolicyError: the policy does not know a context, the class or a permission.
         """
         # Most that is asked needs no reasons, and check is not to wait for them.
+        from svirtlib.access import AccessAnswer, Cause
         from svirtlib.backends import _reasons
 
         bits = self.decide(source, target, target_class)
@@ -500,6 +499,8 @@ class Policy:
         Raises:
             PolicyError: the policy does not know the context, the class or a permission.
         """
+        from svirtlib.access import DomainAccess
+
         wanted = {name: self._bit(target_class, name) for name in dict.fromkeys(permissions)}
         everything = sum(wanted.values())
         # Refuses, with the reason, a target that is not in order.

@@ -13,7 +13,6 @@ from typing import Optional, Union
 
 from attr import evolve
 
-from svirtlib.access import Cause, DomainFacts, PolicyFacts, RefusedContext, TypeAccess
 from svirtlib.backends.policy import Policy, open_policy
 from svirtlib.context import Context
 from svirtlib.errors import BackendError, InvalidContextError, PolicyError
@@ -21,6 +20,7 @@ from svirtlib.filesystems import boolean_for
 from svirtlib.guests import BooleanState, Guest, Inventory, Unreadable
 from svirtlib.labelling import labelling
 from svirtlib.mls import Relation
+from svirtlib.policyfacts import DomainFacts, PolicyFacts, RefusedContext, TypeAccess
 from svirtlib.seclabel import SeclabelType
 
 __all__ = ["Opening", "domain_facts", "with_policy"]
@@ -280,6 +280,8 @@ def _shows_bound(policy: Policy, domain: str, target: str, target_class: str) ->
         return None
     if used - _used(others):
         return True
+    from svirtlib.access import Cause
+
     answers = policy.explain(source, foreign, target_class, sorted(used)).answers
     if any(answer.cause is Cause.UNCONSTRAINED_TARGET for answer in answers):
         return None

@@ -28,7 +28,7 @@ from svirtlib.seclabel import SeclabelType
 from svirtlib.standard_types import Access, access_of_guests, bound_by_categories
 
 if TYPE_CHECKING:
-    from svirtlib.access import DomainFacts, TypeAccess
+    from svirtlib.policyfacts import DomainFacts, TypeAccess
 
 __all__ = ["SUBJECTS", "Confined", "Facts", "Unconfined", "Use"]
 
