@@ -23,13 +23,12 @@ from svirtlib.devices import (
     Redirection,
     StorageLink,
 )
+from svirtlib.diskname import has_secret, without_secret
 from svirtlib.settings import Secret
 from svirtlib.xmltree import line_of
 
-__all__ = ["read_devices", "without_secret"]
+__all__ = ["read_devices"]
 
-#: Protocols whose names may hold a user, a password and a query.
-_WEB = ("http", "https", "ftp", "ftps")
 
 _QEMU = "{http://libvirt.org/schemas/domain/qemu/1.0}"
 _MODES = ("any", "secure", "insecure")
@@ -290,11 +289,6 @@ def _character(element: etree._Element) -> Iterator[CharacterDevice]:
     yield CharacterDevice(str(element.tag), kind, host=host, tls=tls, name=name)
 
 
-def without_secret(protocol: str, name: str) -> str:
-    """Return the name of a network disk without what may be a password or a ticket in it."""
-    return name.rpartition("@")[2].partition("?")[0] if protocol in _WEB else name
-
-
 def _disk(element: etree._Element) -> StorageLink:
     children = _children(element)
     kind = element.get("type", "file")
@@ -323,7 +317,7 @@ def _disk(element: etree._Element) -> StorageLink:
         remote=any(host.get("transport", "tcp") != "unix" for host in hosts),
         tls=tls,
         authenticated="auth" in inner or "auth" in children,
-        in_uri="@" in name and protocol in _WEB,
+        in_uri=has_secret(protocol or "", name),
         encryption=None if encryption is None else encryption.get("format", "qcow"),
         writable="readonly" not in children and device in ("disk", "lun"),
         device=device,

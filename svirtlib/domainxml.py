@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Optional
 
 from lxml import etree
 
-from svirtlib.devicexml import read_devices, without_secret
+from svirtlib.diskname import without_secret
 from svirtlib.errors import DomainXMLError
 from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
@@ -155,6 +155,7 @@ def _guest(domain: etree._Element, source: str, *, devices: bool) -> Guest:
 
 def _devices(domain: etree._Element, *, running: bool) -> Devices:
     # Most that read documents compare labels alone, and need none of these classes.
+    from svirtlib.devicexml import read_devices
 
     return read_devices(domain, running=running)
 
