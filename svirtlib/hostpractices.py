@@ -13,6 +13,7 @@ __all__ = [
     "BlockDevice",
     "LvmConfig",
     "MountEntry",
+    "OpenPorts",
     "PciDevice",
     "PortDenied",
     "PortUse",
@@ -271,6 +272,23 @@ class PortDenied:
 
 
 @frozen
+class OpenPorts:
+    """TCP ports that the firewall opens, by its rules.
+
+    Attributes:
+        origin: where the rules are from.
+        opened: first and last port of each range that every address reaches over any interface.
+        undecided: those of which the rules do not tell it.
+        reason: why not.
+    """
+
+    origin: str
+    opened: tuple[tuple[int, int], ...] = ()
+    undecided: tuple[tuple[int, int], ...] = ()
+    reason: str = ""
+
+
+@frozen
 class Practices:
     """All of one host. None stands for what was not there to be looked at.
 
@@ -293,6 +311,7 @@ class Practices:
         root_login: what sshd says of ``PermitRootLogin``, or None where that is not known.
         input_filtered: packets that come in meet a firewall that drops what it does not know;
             None where the rules could not be read.
+        open_ports: the ports that the same rules open to everybody; None likewise.
         owner_rules: nftables of the machine with the viewers, as nft writes them in JSON; None
             where there are none to look at, or no map.
         owner_rules_origin: where these are.
@@ -319,6 +338,7 @@ class Practices:
     forwarding: Optional[Setting] = None
     root_login: Optional[Setting] = None
     input_filtered: Optional[bool] = None
+    open_ports: Optional[OpenPorts] = None
     owner_rules: Optional[str] = None
     owner_rules_origin: str = ""
     sudo: Optional[tuple[SudoCommand, ...]] = None

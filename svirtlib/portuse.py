@@ -12,10 +12,10 @@ from svirtlib.guests import Guest
 from svirtlib.hostpractices import PortDenied, PortUse
 from svirtlib.settings import Settings
 
-__all__ = ["denials", "port_uses"]
+__all__ = ["MIGRATION_PORTS", "denials", "port_uses"]
 
 #: ``migration_port_min`` and ``_max``, ``remote_display_port_min`` of libvirt.
-_MIGRATION = (49152, 49215)
+MIGRATION_PORTS = (49152, 49215)
 _DISPLAY = 5900
 
 
@@ -37,8 +37,8 @@ def port_uses(
         domain = _domain(guest, domains)
         if domain is None:
             continue
-        low = conf.number("migration_port_min", _MIGRATION[0])
-        high = conf.number("migration_port_max", _MIGRATION[1])
+        low = conf.number("migration_port_min", MIGRATION_PORTS[0])
+        high = conf.number("migration_port_max", MIGRATION_PORTS[1])
         found.setdefault((domain, low, high, "incoming migration"), [])
         for graphics in (guest.devices or Devices()).graphics:
             for port, what in _ports(graphics):

@@ -23,7 +23,9 @@ from svirtlib.audit.console_port_mismatch import ConsolePortMismatch
 from svirtlib.audit.console_user_firewall import ConsoleUserFirewall
 from svirtlib.audit.console_user_firewall_boot import ConsoleUserFirewallBoot
 from svirtlib.audit.console_user_map import ConsoleUserMap
+from svirtlib.audit.fw_console_range import FwConsoleRange
 from svirtlib.audit.fw_default_policy import FwDefaultPolicy
+from svirtlib.audit.fw_migration_range import FwMigrationRange
 from svirtlib.audit.fw_not_at_boot import FwNotAtBoot
 from svirtlib.audit.graphics_listen_wildcard import GraphicsListenWildcard
 from svirtlib.audit.graphics_password_no_expiry import GraphicsPasswordNoExpiry
@@ -180,6 +182,8 @@ ALL_RULES: tuple[AuditRule, ...] = (
     ConfUnknownKey(),
     ConsolePortAutoport(),
     ConsoleUserMap(),
+    FwConsoleRange(),
+    FwMigrationRange(),
     GraphicsListenWildcard(),
     GraphicsPasswordWeak(),
     HostdevUsb(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import Optional
 
@@ -17,6 +17,7 @@ from svirtlib.findings import Evidence
 from svirtlib.guests import Guest, Inventory, Unreadable
 from svirtlib.hostconfig import Arguments, Certificate, CertificateStore, HostConfig
 from svirtlib.hostpractices import BlockDevice, MountEntry, Practices, classify_by_name
+from svirtlib.portuse import MIGRATION_PORTS
 from svirtlib.settings import Settings
 from svirtlib.storagetypes import is_for_guests
 from svirtlib.wording import listed, several
@@ -224,6 +225,60 @@ class AuditFacts:
         )
 
     @cached_property
+    def exposed_ports(self) -> dict[int, list[str]]:
+        """The names of the guests whose consoles on the network have each port, now or soon.
+
+        Where libvirt chooses a port, it takes the lowest that is free.
+        """
+        found: dict[int, list[str]] = {}
+        chosen = []
+        for seat in self.seats:
+            one = seat.graphics
+            if one is None or seat.console.exposure not in (Exposure.NETWORK, Exposure.UNKNOWN):
+                continue
+            ports = {-1 if one.autoport and one.port <= 0 else one.port, one.tls_port}
+            for port in sorted({*ports, one.websocket}):
+                if port > 0:
+                    found.setdefault(port, []).append(seat.guest.name)
+            if -1 in ports:
+                chosen.append(seat.guest.name)
+        low = self._console_range[0]
+        for port in range(low, min(low + len(chosen), 65536)):
+            found.setdefault(port, []).extend(chosen)
+        return found
+
+    @cached_property
+    def _console_range(self) -> tuple[int, int]:
+        """The ports that libvirt takes for consoles; of its default the first 1024."""
+        conf = self.conf or Settings("")
+        low = conf.number("remote_display_port_min", 5900)
+        return low, conf.number("remote_display_port_max", low + 1023)
+
+    def for_consoles(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the parts of ranges of ports that are for consoles.
+
+        One port alone counts if a guest's console on the network has it.
+        """
+        found = []
+        for low, high in ranges:
+            own = [port for port in self.exposed_ports if low <= port <= high]
+            first = max(low, self._console_range[0])
+            last = min(high, self._console_range[1])
+            if first < last:
+                own += [first, last]
+            if own:
+                found.append((min(own), max(own)))
+        return found
+
+    def for_migration(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return the parts of ranges of ports at which guests that migrate here arrive."""
+        conf = self.conf or Settings("")
+        least = conf.number("migration_port_min", MIGRATION_PORTS[0])
+        most = conf.number("migration_port_max", MIGRATION_PORTS[1])
+        cut = [(max(low, least), min(high, most)) for low, high in ranges]
+        return [(low, high) for low, high in cut if low <= high]
+
+    @cached_property
     def remote_mounts(self) -> dict[MountEntry, list[tuple[Guest, str]]]:
         """The guests with images on each mount of a network or FUSE file system."""
         mounts: dict[str, MountEntry] = {}
@@ -406,6 +461,17 @@ class AuditFacts:
                     "whether they are whole disks their names do not tell; run on the host",
                 )
             )
+        ports = self.practices.open_ports
+        if ports is not None and self.practices.input_filtered:
+            dark = [*self.for_consoles(ports.undecided), *self.for_migration(ports.undecided)]
+            if dark:
+                told = [f"{low}-{high}" if low < high else str(low) for low, high in dark]
+                gaps.append(
+                    Unreadable(
+                        f"whether the firewall opens TCP ports {listed(told)} to everybody",
+                        f"{ports.origin} does not tell it: {ports.reason}",
+                    )
+                )
         networks = sorted(
             {seat.guest.name for seat in self.seats if seat.console.exposure is Exposure.UNKNOWN}
         )

@@ -8,8 +8,10 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
+
+from attr import evolve
 
 from svirtlib.backends._tree import Tree
 from svirtlib.booleans import Boolean
@@ -21,6 +23,7 @@ from svirtlib.hostpractices import (
     BlockDevice,
     LvmConfig,
     MountEntry,
+    OpenPorts,
     PciDevice,
     PortDenied,
     Practices,
@@ -31,6 +34,7 @@ from svirtlib.hostpractices import (
     VirtualNetwork,
     classify_by_name,
 )
+from svirtlib.inboundrules import open_ports
 from svirtlib.portuse import denials, port_uses
 from svirtlib.settings import Settings
 from svirtlib.xmltree import parse_tree
@@ -43,6 +47,7 @@ __all__ = ["policy_type", "read_practices"]
 _SYSTEMD = "/etc/systemd/system"
 #: Where sysctl settings stand, the later ones winning.
 _SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
+_NFTABLES = "/etc/nftables.conf"
 _NFT_SECONDS = 10
 _VIEWER = "/usr/bin/remote-viewer"
 #: A text in LVM's configuration.
@@ -71,6 +76,7 @@ def read_practices(
     kernel = tuple(_kernel(tree))
     booleans, denied = _policy_facts(tree, guests, conf)
     owner_rules, origin = _owner_rules(tree, live=live) if mapped else (None, "")
+    rules = _rules(tree, units, live=live)
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
         mounts=mounts,
@@ -88,7 +94,8 @@ def read_practices(
         networks=_networks(tree),
         forwarding=_forwarding(tree, live=live),
         root_login=_root_login(tree),
-        input_filtered=_input_filtered(tree, units, live=live),
+        input_filtered=None if rules is None else input_filtered(rules),
+        open_ports=None if rules is None else _open_ports(tree, rules, live=live),
         owner_rules=owner_rules,
         owner_rules_origin=origin,
         sudo=_sudo(tree),
@@ -515,25 +522,34 @@ def _root_login(tree: Tree) -> Optional[Setting]:
     return Setting("prohibit-password", "sshd's default")
 
 
-def _input_filtered(tree: Tree, units: Optional[frozenset[str]], *, live: bool) -> Optional[bool]:
-    """Tell whether a chain at the input hook drops or rejects what it does not know."""
+def _rules(
+    tree: Tree, units: Optional[frozenset[str]], *, live: bool
+) -> Optional[list[dict[str, Any]]]:
+    """Return the firewall's rules: those that are loaded, or that will be at boot."""
     if live:
-        entries = _ruleset(tree)
-        return None if entries is None else input_filtered(entries)
-    path = "/etc/nftables.conf"
-    text = tree.text(path)
+        return _ruleset(tree)
+    text = tree.text(_NFTABLES)
     if text is None or "nftables.service" not in (units or ()):
         return None
     from svirtlib.backends.consolefiles import rules_of
 
     try:
-        return input_filtered(rules_of(text))
+        return rules_of(text)
     except BackendDataError as error:
-        tree.unreadable[path] = Unreadable(path, str(error))
+        tree.unreadable[_NFTABLES] = Unreadable(_NFTABLES, str(error))
     except SvirtError:
         # Without nft, or without the right to a namespace, nobody here can read it.
         pass
     return None
+
+
+def _open_ports(tree: Tree, rules: Sequence[Mapping[str, Any]], *, live: bool) -> OpenPorts:
+    found = open_ports(rules, "nft -j list ruleset" if live else _NFTABLES)
+    legacy = tree.text("/proc/net/ip_tables_names") if live else None
+    if found.opened and {"filter", "raw", "mangle"} & {*(legacy or "").split()}:
+        reason = "the old iptables has rules, too, which may close them (iptables-legacy-save)"
+        return evolve(found, opened=(), undecided=(*found.undecided, *found.opened), reason=reason)
+    return found
 
 
 def _ruleset(tree: Tree) -> Optional[list[dict[str, Any]]]:
