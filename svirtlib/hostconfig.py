@@ -216,6 +216,7 @@ class HostConfig:
         fips: the kernel runs in FIPS mode; None where not known.
         daemons: configuration of libvirt's daemons, those that could be read.
         practices: how the host is set up beside consoles.
+        sudoers: who may write the files of sudoers, and their folder.
         console_users: the map of consoles to users, or None without one.
         arguments: of running QEMUs.
         unreadable: what could not be read.
@@ -237,6 +238,7 @@ class HostConfig:
     fips: Optional[bool] = None
     daemons: tuple[Settings, ...] = ()
     practices: Practices = _NO_PRACTICES
+    sudoers: tuple[FileFacts, ...] = ()
     console_users: Optional[tuple[ConsoleUser, ...]] = None
     arguments: tuple[Arguments, ...] = ()
     unreadable: tuple[Unreadable, ...] = ()

@@ -219,12 +219,14 @@ class SudoCommand:
         origin: the file.
         users: who may start it; groups begin with ``%``.
         runas: as whom, without a word about it root; empty: each as himself.
+        groups: with which groups.
     """
 
     value: str
     origin: str
     users: tuple[str, ...]
     runas: tuple[str, ...]
+    groups: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -316,6 +318,7 @@ class Practices:
             where there are none to look at, or no map.
         owner_rules_origin: where these are.
         sudo: commands that sudo lets users start, with the file; None where not looked at.
+            Without a map, and without a line about viewers, there are none.
         viewer: who may execute the viewer, or None where there is none.
         listening: TCP ports that are open to other hosts, with their addresses; None where not
             looked at.

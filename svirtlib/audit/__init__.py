@@ -81,6 +81,8 @@ from svirtlib.audit.storage_http_plain import StorageHttpPlain
 from svirtlib.audit.storage_iscsi_no_chap import StorageIscsiNoChap
 from svirtlib.audit.storage_nbd_plain import StorageNbdPlain
 from svirtlib.audit.storage_nfs_sec import StorageNfsSec
+from svirtlib.audit.sudoers_broad_command import SudoersBroadCommand
+from svirtlib.audit.sudoers_file import SudoersFile
 from svirtlib.audit.sudoers_runas import SudoersRunas
 from svirtlib.audit.sudoers_wildcard_argument import SudoersWildcardArgument
 from svirtlib.audit.vfio_unsafe_interrupts import VfioUnsafeInterrupts
@@ -165,6 +167,8 @@ ALL_RULES: tuple[AuditRule, ...] = (
     SpiceChannelInsecure(),
     SpiceCleartextExposed(),
     StorageNbdPlain(),
+    SudoersBroadCommand(),
+    SudoersFile(),
     SudoersRunas(),
     SudoersWildcardArgument(),
     VfioUnsafeInterrupts(),

@@ -42,13 +42,18 @@ from svirtlib.xmltree import parse_tree
 if TYPE_CHECKING:
     from svirtlib.backends.policy import Policy
 
-__all__ = ["policy_type", "read_practices"]
+__all__ = ["policy_type", "read_practices", "sudoers_files"]
 
 _SYSTEMD = "/etc/systemd/system"
 #: Where sysctl settings stand, the later ones winning.
 _SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 _NFTABLES = "/etc/nftables.conf"
 _NFT_SECONDS = 10
+_SUDOERS_D = "/etc/sudoers.d"
+#: How sudoers marks what is no user's name.
+_SUDO_SIGNS = {
+    "usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:",
+}  # fmt: skip
 _VIEWER = "/usr/bin/remote-viewer"
 #: A text in LVM's configuration.
 _LVM_TEXT = r'"(?:[^"\\]|\\.)*"'
@@ -98,7 +103,7 @@ def read_practices(
         open_ports=None if rules is None else _open_ports(tree, rules, live=live),
         owner_rules=owner_rules,
         owner_rules_origin=origin,
-        sudo=_sudo(tree),
+        sudo=_sudo(tree, mapped=mapped),
         viewer=_viewer(tree),
         listening=tuple(_listening(tree)) if live else None,
     )
@@ -594,20 +599,34 @@ def _owner_rules(tree: Tree, *, live: bool) -> tuple[Optional[str], str]:
         return None, ""
 
 
-def _sudo(tree: Tree) -> Optional[tuple[SudoCommand, ...]]:
-    """Return the commands of sudoers that start a viewer, with their files."""
-    folder = "/etc/sudoers.d"
-    names = [name for name in tree.names(folder) if "." not in name and not name.endswith("~")]
-    paths = ["/etc/sudoers", *(f"{folder}/{name}" for name in names)]
+def _sudoers_paths(tree: Tree) -> list[str]:
+    """Return the files that sudo reads."""
+    names = [name for name in tree.names(_SUDOERS_D) if "." not in name and not name.endswith("~")]
+    return ["/etc/sudoers", *(f"{_SUDOERS_D}/{name}" for name in names)]
+
+
+def sudoers_files(tree: Tree) -> Iterator[FileFacts]:
+    """Yield who may write the files of sudoers, and their folder."""
+    root = tree.facts("/")
+    for path in (_SUDOERS_D, *_sudoers_paths(tree)):
+        facts = tree.facts(path)
+        if isinstance(facts, FileFacts):
+            if isinstance(root, FileFacts) and facts.uid == root.uid:
+                # Who unpacked a host without being root owns all of it.
+                facts = evolve(facts, uid=0)
+            yield facts
+
+
+def _sudo(tree: Tree, *, mapped: bool) -> Optional[tuple[SudoCommand, ...]]:
+    """Return the commands of sudoers, with their files, where one of them is about viewers."""
+    texts = {path: tree.text(path) for path in _sudoers_paths(tree)}
+    known = {path: text for path, text in texts.items() if text is not None}
+    if not known:
+        return None
     found: list[SudoCommand] = []
-    known = False
-    for path in paths:
-        text = tree.text(path)
-        if text is None:
-            continue
-        known = True
-        if "viewer" not in text and "spicy" not in text:
-            continue
+    if not mapped and not any("viewer" in text or "spicy" in text for text in known.values()):
+        return ()
+    for path, text in known.items():
         # Files that it includes are read by themselves, from this host.
         lines = [
             line for line in text.splitlines() if not re.match(r"\s*[@#]include(?:dir)?\b", line)
@@ -626,7 +645,7 @@ def _sudo(tree: Tree) -> Optional[tuple[SudoCommand, ...]]:
             tree.unreadable[path] = Unreadable(
                 path, f"cvtsudoers (package sudo) could not read it: {type(error).__name__}"
             )
-    return tuple(found) if known else None
+    return tuple(found)
 
 
 def _sudo_commands(document: dict[str, Any], path: str) -> Iterator[SudoCommand]:
@@ -637,16 +656,17 @@ def _sudo_commands(document: dict[str, Any], path: str) -> Iterator[SudoCommand]
             # With a group alone it is started as who calls sudo, with nothing as root.
             default = () if "runasgroups" in group else ("root",)
             runas = tuple(_sudo_names(group.get("runasusers", []))) or default
+            groups = tuple(_sudo_names(group.get("runasgroups", [])))
             for entry in group.get("Commands", []):
                 if "command" in entry and not entry.get("negated"):
-                    yield SudoCommand(str(entry["command"]), path, users, runas)
+                    yield SudoCommand(str(entry["command"]), path, users, runas, groups)
 
 
 def _sudo_names(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
     for entry in entries:
         if not entry.get("negated"):
             for kind, name in entry.items():
-                yield f"%{name}" if kind == "usergroup" else str(name)
+                yield f"{_SUDO_SIGNS.get(kind, '')}{name}"
 
 
 def _viewer(tree: Tree) -> Optional[ViewerFile]:

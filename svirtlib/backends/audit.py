@@ -10,7 +10,7 @@ from typing import Optional, Union
 from attr import evolve
 
 from svirtlib.backends import _certificates
-from svirtlib.backends._practices import input_filtered, read_practices
+from svirtlib.backends._practices import input_filtered, read_practices, sudoers_files
 from svirtlib.backends._tree import Tree
 from svirtlib.consolerules import ConsoleUser
 from svirtlib.consoles import cert_dir
@@ -283,6 +283,7 @@ def _configuration(
         fips=_fips(tree, live=live),
         daemons=tuple(daemons),
         practices=practices,
+        sudoers=tuple(sudoers_files(tree)),
         console_users=users,
         arguments=_arguments() if live else (),
         unreadable=tuple(tree.unreadable.values()),
