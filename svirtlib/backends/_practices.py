@@ -50,6 +50,8 @@ _SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 _NFTABLES = "/etc/nftables.conf"
 _NFT_SECONDS = 10
 _SUDOERS_D = "/etc/sudoers.d"
+_SUDO_ALIAS = re.compile(r"\s*(?:User|Runas|Host|Cmnd|Cmd)_Alias\b")
+_SUDO_INCLUDE = re.compile(r"\s*[@#]include(?:dir)?\b")
 #: How sudoers marks what is no user's name.
 _SUDO_SIGNS = {
     "usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:",
@@ -626,15 +628,16 @@ def _sudo(tree: Tree, *, mapped: bool) -> Optional[tuple[SudoCommand, ...]]:
     found: list[SudoCommand] = []
     if not mapped and not any("viewer" in text or "spicy" in text for text in known.values()):
         return ()
-    for path, text in known.items():
-        # Files that it includes are read by themselves, from this host.
-        lines = [
-            line for line in text.splitlines() if not re.match(r"\s*[@#]include(?:dir)?\b", line)
-        ]
+    # Files that others include are read by themselves, from this host, with the aliases of all.
+    lines = {path: text.replace("\\\n", " ").splitlines() for path, text in known.items()}
+    aliases = {path: [*filter(_SUDO_ALIAS.match, own)] for path, own in lines.items()}
+    for path, own in lines.items():
+        others = [line for other, more in aliases.items() if other != path for line in more]
+        own = [line for line in own if not _SUDO_INCLUDE.match(line)]
         try:
             done = subprocess.run(
                 ["cvtsudoers", "-e", "-f", "json", "-"],
-                input="\n".join(lines) + "\n",
+                input="\n".join([*others, *own]) + "\n",
                 capture_output=True,
                 timeout=_NFT_SECONDS,
                 check=True,
@@ -657,7 +660,9 @@ def _sudo_commands(document: dict[str, Any], path: str) -> Iterator[SudoCommand]
             default = () if "runasgroups" in group else ("root",)
             runas = tuple(_sudo_names(group.get("runasusers", []))) or default
             groups = tuple(_sudo_names(group.get("runasgroups", [])))
-            for entry in group.get("Commands", []):
+            if not group.get("Commands"):
+                raise ValueError("an alias that no file defines")
+            for entry in group["Commands"]:
                 if "command" in entry and not entry.get("negated"):
                     yield SudoCommand(str(entry["command"]), path, users, runas, groups)
 

@@ -451,18 +451,25 @@ def test_firewall_of_an_unpacked_host(tree, rules, told, unknown):
         ("%users ALL=/usr/bin/", ["sudoers-broad-command"]),
         ("ALL ALL=(ALL) /usr/bin/*", ["sudoers-broad-command"]),
         ("User_Alias STAFF = ben\nSTAFF ALL=(ALL) ALL", ["sudoers-broad-command"]),
+        # An alias of another file.
+        ("GUESTS ALL=(ALL) ALL", ["sudoers-broad-command"]),
         ("ben ALL=(ben) ALL", []),
         ("ben ALL=(root) /usr/bin/virsh list", []),
         ("ben ALL=(root) /usr/sbin/*", []),
         ("root, %sudo, %wheel ALL=(ALL:ALL) ALL", []),
         ("ben ALL=(ALL) ALL, (", None),
+        ("ben ALL=(ALL) NOBODY_HAS_IT", None),
     ],
 )
 def test_commands_that_undo_the_lines_about_viewers(tree, line, rules):
     """They count where sudo keeps users to consoles, and nowhere else."""
     tree.put("/etc/sudoers", f"{line}\n@includedir /etc/sudoers.d\n", 0o440)
-    assert (audit(tree).rules, audit(tree).unjudged) == ([], [])
-    viewer = "anna ALL=(anna:spice) /usr/bin/remote-viewer -- spice\\://kvm1\n"
+    if rules:
+        assert run("audit", "--root", tree.root, "--only", "sudoers-broad-command").code == 0
+    viewer = (
+        "Cmnd_Alias SEAT = \\\n /usr/bin/remote-viewer -- spice\\://kvm1\n"
+        "User_Alias GUESTS = anna\nanna ALL=(anna:spice) SEAT\n"
+    )
     tree.put("/etc/sudoers.d/viewers", viewer, 0o440)
     outcome = audit(tree)
     assert outcome.rules == (rules or [])
