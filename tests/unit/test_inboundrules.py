@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 from needs import require_program
@@ -59,20 +63,21 @@ CASES = [
 ]
 
 
+def _table(name, rules):
+    return (
+        f"table inet {name} {{\n"
+        " set admins { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 } }\n"
+        " map ports { type inet_service : verdict; elements = { 5904 : accept } }\n"
+        " chain clients { ip saddr 192.0.2.0/24 accept; }\n chain strangers { accept; }\n"
+        " chain nothing { counter; }\n"
+        f" chain c {{ type filter hook input priority 0; policy drop;\n{rules}\n }}\n}}\n"
+    )
+
+
 @functools.lru_cache
 def _loaded():
     """All cases, each in a table of its own, loaded at once."""
-    return rules_of(
-        "".join(
-            f"table inet f{number} {{\n"
-            " set admins { type ipv4_addr; flags interval; elements = { 192.0.2.0/24 } }\n"
-            " map ports { type inet_service : verdict; elements = { 5904 : accept } }\n"
-            " chain clients { ip saddr 192.0.2.0/24 accept; }\n chain strangers { accept; }\n"
-            " chain nothing { counter; }\n"
-            f" chain c {{ type filter hook input priority 0; policy drop;\n{rules}\n }}\n}}\n"
-            for number, (rules, _, _) in enumerate(CASES)
-        )
-    )
+    return rules_of("".join(_table(f"f{number}", case[0]) for number, case in enumerate(CASES)))
 
 
 def _state(found, port):
@@ -91,6 +96,54 @@ def test_ports_are_open_as_the_rules_say(number):
     found = open_ports(own, "nft")
     assert (_state(found, 5904), _state(found, 49152)) == (console, migration), rules
     assert bool(found.reason) == bool(found.undecided)
+
+
+#: Loads rules, and connects from another host; prints which ports could be reached.
+PROOF = """
+import json, socket, subprocess, sys
+PEER = "import socket, sys; s = socket.socket(); s.settimeout(float(sys.argv[2])); " \\
+    "s.connect(('198.51.100.1', int(sys.argv[1])))"
+def ip(text, *inside):
+    subprocess.run([*inside, "ip", *text.split()], check=True)
+peer = subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; read x"],
+                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+peer.stdout.readline()
+inside = ["nsenter", "--target", str(peer.pid), "--net"]
+ip(f"link add name here type veth peer name there netns {peer.pid}")
+ip("addr add 198.51.100.1/24 dev here")
+ip("link set dev here up")
+ip("addr add 198.51.100.2/24 dev there", *inside)
+ip("link set dev there up", *inside)
+servers = [socket.create_server(("198.51.100.1", port)) for port in (5904, 49152)]
+found = []
+for rules, *wanted in json.loads(sys.argv[1]):
+    subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
+    for port, want in zip((5904, 49152), wanted):
+        words = [*inside, sys.executable, "-S", "-c", PEER, str(port), "9" if want else "0.1"]
+        found.append(not subprocess.run(words, stderr=subprocess.DEVNULL).returncode)
+peer.communicate()
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.root
+def test_a_stranger_reaches_what_is_open():
+    """What is said of rules is what the kernel makes of them."""
+    for name, package in (("nft", "nftables"), ("ip", "iproute2"), ("nsenter", "util-linux")):
+        require_program(name, package)
+    # The other host has no IPv6.
+    cases = [case for case in CASES if None not in case and "ip6 saddr" not in case[0]]
+    loads = [(f"flush ruleset\n{_table('f', case[0])}", *case[1:]) for case in cases]
+    done = subprocess.run(
+        ["unshare", "--net", "--", sys.executable, "-c", PROOF, json.dumps(loads)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PATH": f"/usr/sbin:/sbin:{os.environ['PATH']}"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [state for case in cases for state in case[1:]]
 
 
 @pytest.mark.parametrize(
