@@ -82,8 +82,8 @@ def read_practices(
     units = _units(tree)
     kernel = tuple(_kernel(tree))
     booleans, denied = _policy_facts(tree, guests, conf)
-    owner_rules, origin = _owner_rules(tree, live=live) if mapped else (None, "")
     rules = _rules(tree, units, live=live)
+    owner_rules, origin = _owner_rules(tree, rules, live=live) if mapped else (None, "")
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
         mounts=mounts,
@@ -580,15 +580,19 @@ def _ruleset(tree: Tree) -> Optional[list[dict[str, Any]]]:
     return entries
 
 
-def _owner_rules(tree: Tree, *, live: bool) -> tuple[Optional[str], str]:
-    """Return the rules about consoles and users: those that are loaded, or that will be."""
+def _owner_rules(
+    tree: Tree, rules: Optional[list[dict[str, Any]]], *, live: bool
+) -> tuple[Optional[str], str]:
+    """Return the rules about consoles and users: those that are loaded, or that will be.
+
+    *rules* are all that are loaded, on this machine.
+    """
     path = FILES["firewall"][0]
     text = tree.text(path)
     if live:
         if text is None and not tree.exists(_VIEWER):
             return None, ""
-        entries = _ruleset(tree)
-        return (None if entries is None else json.dumps(entries)), "nft -j list ruleset"
+        return (None if rules is None else json.dumps(rules)), "nft -j list ruleset"
     if text is None:
         # With a viewer and without rules, everything is open.
         return ("[]", path) if tree.exists(_VIEWER) else (None, "")
