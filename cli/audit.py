@@ -54,6 +54,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "for drift",
     )
     group.add_argument(
+        "--initrd",
+        action="store_true",
+        help="look into the initial RAM disks too, which takes seconds",
+    )
+    group.add_argument(
         "--timeout",
         metavar="SECONDS",
         type=float,
@@ -117,7 +122,11 @@ def _read(
 
         found = load_snapshot(output.read_file(options.snapshot, MAX_BYTES), options.snapshot)
         return audit.audit_inventory(
-            found, root=options.root, names=options.host_name, console_map=options.map
+            found,
+            root=options.root,
+            names=options.host_name,
+            console_map=options.map,
+            initrd=options.initrd,
         )
     if options.xml:
         return audit.audit_documents(
@@ -125,14 +134,18 @@ def _read(
             root=options.root,
             names=options.host_name,
             console_map=options.map,
+            initrd=options.initrd,
             progress=progress,
         )
     if options.root is not None:
-        return audit.audit_tree(options.root, names=options.host_name, console_map=options.map)
+        return audit.audit_tree(
+            options.root, names=options.host_name, console_map=options.map, initrd=options.initrd
+        )
     return audit.audit_host(
         options.connect,
         timeout=options.timeout,
         names=options.host_name,
         console_map=options.map,
+        initrd=options.initrd,
         progress=progress,
     )

@@ -8,8 +8,8 @@ import os
 import re
 import stat
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from attr import evolve
 
@@ -68,6 +68,7 @@ def read_practices(
     *,
     live: bool,
     mapped: bool = False,
+    initrd: bool = False,
 ) -> Practices:
     """Return how the host is set up.
 
@@ -77,17 +78,22 @@ def read_practices(
         conf: ``qemu.conf``; None where it cannot be read.
         live: the host is this machine.
         mapped: a map of consoles to users was named.
+        initrd: look into the initial RAM disks, which takes seconds.
     """
-    mounts = tuple(_mounts(tree, live=live))
+    mounts = [*_mounts(tree, live=live)]
     units = _units(tree)
-    kernel = tuple(_kernel(tree))
+    kernel = [*_kernel(tree)]
+    if initrd:
+        found = [*_in_initrds(tree)]
+        mounts += [entry for entry in found if isinstance(entry, MountEntry)]
+        kernel += [entry for entry in found if isinstance(entry, Setting)]
     booleans, denied = _policy_facts(tree, guests, conf)
     rules = _rules(tree, units, live=live)
     owner_rules, origin = _owner_rules(tree, rules, live=live) if mapped else (None, "")
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
-        mounts=mounts,
-        kernel=kernel,
+        mounts=tuple(mounts),
+        kernel=tuple(kernel),
         lvm=_lvm(tree),
         pci=_pci(tree, guests),
         unsafe_interrupts=_unsafe_interrupts(tree, kernel),
@@ -113,26 +119,19 @@ def read_practices(
 
 def _lines(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
     """Yield each line of a file without its comment, with its place."""
-    for number, line in enumerate((tree.text(path) or "").splitlines(), 1):
+    return _lines_of(tree.text(path) or "", path)
+
+
+def _lines_of(text: str, path: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(text.splitlines(), 1):
         text = line.split("#", 1)[0].strip() if not line.lstrip().startswith("#") else ""
         if text:
             yield text, f"{path}:{number}"
 
 
 def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
-    for text, origin in _lines(tree, "/etc/fstab"):
-        fields = text.split()
-        if len(fields) >= 3:
-            options = fields[3] if len(fields) > 3 else ""
-            yield MountEntry(fields[0], fields[1], fields[2], options, origin)
-        else:
-            tree.unreadable[origin] = Unreadable(
-                origin, "no line of fstab: type, or more, is missing"
-            )
-    for text, origin in _lines(tree, "/etc/crypttab"):
-        fields = text.split()
-        if len(fields) >= 2:
-            yield MountEntry(fields[1], f"/dev/mapper/{fields[0]}", "crypt", "", origin)
+    yield from _fstab(tree, _lines(tree, "/etc/fstab"))
+    yield from _crypttab(_lines(tree, "/etc/crypttab"))
     if not live:
         return
     for number, line in enumerate((tree.text("/proc/self/mounts") or "").splitlines(), 1):
@@ -144,6 +143,25 @@ def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
         fields = line.split()
         if fields:
             yield MountEntry(fields[0], "swap", "swap", "", "/proc/swaps")
+
+
+def _fstab(tree: Tree, lines: Iterable[tuple[str, str]]) -> Iterator[MountEntry]:
+    for text, origin in lines:
+        fields = text.split()
+        if len(fields) >= 3:
+            options = fields[3] if len(fields) > 3 else ""
+            yield MountEntry(fields[0], fields[1], fields[2], options, origin)
+        else:
+            tree.unreadable[origin] = Unreadable(
+                origin, "no line of fstab: type, or more, is missing"
+            )
+
+
+def _crypttab(lines: Iterable[tuple[str, str]]) -> Iterator[MountEntry]:
+    for text, origin in lines:
+        fields = text.split()
+        if len(fields) >= 2:
+            yield MountEntry(fields[1], f"/dev/mapper/{fields[0]}", "crypt", "", origin)
 
 
 def _kernel(tree: Tree) -> Iterator[Setting]:
@@ -170,11 +188,31 @@ def _kernel(tree: Tree) -> Iterator[Setting]:
     # What the initial RAM disk is told beside the kernel's command line.
     for folder in ("/etc/dracut.conf.d", "/etc/initramfs-tools/conf.d"):
         for name in tree.names(folder):
-            for line, origin in _lines(tree, f"{folder}/{name}"):
-                key, equals, value = line.partition("=")
-                if equals and key.rstrip("+") in ("kernel_cmdline", "RESUME", "ROOT"):
-                    prefix = "" if key.startswith("kernel") else f"{key.lower()}="
-                    yield Setting(prefix + value.strip("'\" "), origin)
+            yield from _told_to_initrd(_lines(tree, f"{folder}/{name}"))
+
+
+def _told_to_initrd(lines: Iterable[tuple[str, str]]) -> Iterator[Setting]:
+    for line, origin in lines:
+        key, equals, value = line.partition("=")
+        if equals and key.rstrip("+") in ("kernel_cmdline", "RESUME", "ROOT"):
+            prefix = "" if key.startswith("kernel") else f"{key.lower()}="
+            yield Setting(prefix + value.strip("'\" "), origin)
+
+
+def _in_initrds(tree: Tree) -> Iterator[Union[Setting, MountEntry]]:
+    """Yield what initial RAM disks were told when they were made."""
+    from svirtlib.backends._initrd import read_initrds
+
+    for image, inside, text in read_initrds(tree):
+        lines = _lines_of(text, f"{image} ({inside})")
+        if "fstab" in inside:
+            yield from _fstab(tree, lines)
+        elif "crypttab" in inside:
+            yield from _crypttab(lines)
+        elif inside.startswith("conf/"):
+            yield from _told_to_initrd(lines)
+        else:
+            yield from (Setting(line, origin) for line, origin in lines)
 
 
 def _blocks(

@@ -63,6 +63,7 @@ def audit_documents(
     root: Optional[str] = None,
     names: Sequence[str] = (),
     console_map: Optional[str] = None,
+    initrd: bool = False,
     progress: Optional[Progress] = None,
 ) -> tuple[Inventory, Optional[HostConfig]]:
     """Return the guests of documents, and the configuration of an unpacked host if one is named.
@@ -74,7 +75,9 @@ def audit_documents(
     from svirtlib.backends._documents import Documents
 
     inventory = take_inventory(Documents(paths, devices=True), progress=progress)
-    return audit_inventory(inventory, root=root, names=names, console_map=console_map)
+    return audit_inventory(
+        inventory, root=root, names=names, console_map=console_map, initrd=initrd
+    )
 
 
 def audit_inventory(
@@ -83,6 +86,7 @@ def audit_inventory(
     root: Optional[str] = None,
     names: Sequence[str] = (),
     console_map: Optional[str] = None,
+    initrd: bool = False,
 ) -> tuple[Inventory, Optional[HostConfig]]:
     """Return guests that were read already, and the configuration of a host if one is named.
 
@@ -110,13 +114,18 @@ def audit_inventory(
             live=tree.root == "/",
             names=names,
             console_map=console_map,
+            initrd=initrd,
         )
     finally:
         tree.close()
 
 
 def audit_tree(
-    root: str, *, names: Sequence[str] = (), console_map: Optional[str] = None
+    root: str,
+    *,
+    names: Sequence[str] = (),
+    console_map: Optional[str] = None,
+    initrd: bool = False,
 ) -> tuple[Inventory, HostConfig]:
     """Return the guests that an unpacked host defines, and its configuration.
 
@@ -124,6 +133,7 @@ def audit_tree(
         root: the directory that stands for ``/``; no link is followed out of it.
         names: the names that clients know the host by; else what its files say.
         console_map: a map of consoles to users, for rules about these.
+        initrd: look into the initial RAM disks too, which takes seconds.
 
     Raises:
         BackendError: the root cannot be opened.
@@ -136,7 +146,13 @@ def audit_tree(
         ordered = tuple(sorted(guests.values(), key=lambda guest: (guest.name, guest.uuid or "")))
         inventory = Inventory(guests=ordered, unreadable=tuple(unreadable))
         return inventory, _configuration(
-            tree, ordered, files, live=tree.root == "/", names=names, console_map=console_map
+            tree,
+            ordered,
+            files,
+            live=tree.root == "/",
+            names=names,
+            console_map=console_map,
+            initrd=initrd,
         )
     finally:
         tree.close()
@@ -148,6 +164,7 @@ def audit_host(
     timeout: Optional[float] = None,
     names: Sequence[str] = (),
     console_map: Optional[str] = None,
+    initrd: bool = False,
     progress: Optional[Progress] = None,
 ) -> tuple[Inventory, Optional[HostConfig]]:
     """Return the guests of a libvirt connection and, if it is this machine's, its configuration.
@@ -182,7 +199,7 @@ def audit_host(
             guests.append(guest)
         inventory = evolve(inventory, guests=tuple(guests))
         return inventory, _configuration(
-            tree, guests, files, live=True, names=names, console_map=console_map
+            tree, guests, files, live=True, names=names, console_map=console_map, initrd=initrd
         )
     finally:
         tree.close()
@@ -231,6 +248,7 @@ def _configuration(
     live: bool,
     names: Sequence[str],
     console_map: Optional[str] = None,
+    initrd: bool = False,
 ) -> HostConfig:
     users = None if console_map is None else _console_users(tree, console_map, live=live)
     broken: list[BrokenFile] = []
@@ -258,6 +276,7 @@ def _configuration(
         qemu if isinstance(qemu, Settings) else None,
         live=live,
         mapped=console_map is not None,
+        initrd=initrd,
     )
     if _serves_tls(practices, daemons):
         stores.append(_daemon_store(tree, daemons, secrets))
