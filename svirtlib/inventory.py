@@ -7,6 +7,7 @@ from typing import Optional, Union
 
 from attr import evolve
 
+from svirtlib._collection import no_collection
 from svirtlib.guests import (
     FileLabel,
     Guest,
@@ -28,6 +29,7 @@ def guest_key(guest: Guest) -> str:
     return f"{guest.uuid or ''} {guest.name}"
 
 
+@no_collection()
 def take_inventory(
     source: Guests,
     *,

@@ -8,16 +8,15 @@ number of levels. It knows nothing of guests: a level is told by its position in
 from __future__ import annotations
 
 import enum
-import gc
 from bisect import bisect_left, bisect_right
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from itertools import chain, compress, islice
 from typing import Optional, Union, overload
 
 import attr
 
+from svirtlib._collection import no_collection
 from svirtlib._cover import fewest_stars
 from svirtlib._inclusion import Family, bitmap, elements, flags, popcount
 from svirtlib.errors import LabelSpaceError
@@ -105,7 +104,7 @@ def relate(
     """
     if cap < 0:
         raise ValueError(f"a cap of {cap} positions")
-    with _no_collection():
+    with no_collection():
         distinct = _Distinct(levels, space)
         shared = [number for number, members in enumerate(distinct.members) if len(members) > 1]
         return Relations(
@@ -113,23 +112,6 @@ def relate(
             _exposures(distinct, cap, space),
             tuple(distinct.group(number) for number, _ in distinct.sorted(distinct.uncategorised)),
         )
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Pause the search for reference cycles.
-
-    Hundreds of thousands of objects are made and kept, none in a cycle; to look through
-    them again and again would take half of the time.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _exposures(distinct: _Distinct, cap: int, space: LabelSpace) -> tuple[Exposure, ...]:
@@ -171,7 +153,7 @@ class DominanceIndex:
 
     def __init__(self, levels: Sequence[AnyLevel], *, space: LabelSpace = DEFAULT_SPACE) -> None:
         self._space = space
-        with _no_collection():
+        with no_collection():
             self._distinct = _Distinct(levels, space)
             self._inclusion = _Inclusion(self._distinct, space)
 

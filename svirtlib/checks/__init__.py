@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from svirtlib._collection import no_collection
 from svirtlib.checks._check import Check, Need, command
 from svirtlib.checks._facts import SUBJECTS, Facts
 from svirtlib.checks.guest_permissive import GuestPermissive
@@ -75,6 +76,7 @@ def select_checks(only: Collection[str] = ()) -> tuple[Check, ...]:
     return select_rules(ALL_CHECKS, only, "check")
 
 
+@no_collection()
 def run_checks(
     inventory: Inventory,
     checks: Sequence[Check] = ALL_CHECKS,
