@@ -11,7 +11,7 @@ __all__ = ["no_collection"]
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Pause the search for reference cycles; a decorator too.
+    """Pause the search for reference cycles.
 
     Where hundreds of thousands of values are made and kept, none in a cycle, to look through
     them again and again takes up to half of the time.

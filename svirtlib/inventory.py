@@ -29,7 +29,6 @@ def guest_key(guest: Guest) -> str:
     return f"{guest.uuid or ''} {guest.name}"
 
 
-@no_collection()
 def take_inventory(
     source: Guests,
     *,
@@ -48,9 +47,16 @@ def take_inventory(
     Raises:
         BackendError: nothing could be read at all.
     """
+    with no_collection():
+        return _take_inventory(source, processes, files, progress or _no_progress)
+
+
+def _take_inventory(
+    source: Guests, processes: Optional[Processes], files: Optional[Files], progress: Progress
+) -> Inventory:
     unreadable: list[Unreadable] = []
     guests: list[Guest] = []
-    for entry in source.guests(progress or _no_progress):
+    for entry in source.guests(progress):
         if isinstance(entry, Unreadable):
             unreadable.append(entry)
         else:

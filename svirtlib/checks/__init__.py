@@ -76,7 +76,6 @@ def select_checks(only: Collection[str] = ()) -> tuple[Check, ...]:
     return select_rules(ALL_CHECKS, only, "check")
 
 
-@no_collection()
 def run_checks(
     inventory: Inventory,
     checks: Sequence[Check] = ALL_CHECKS,
@@ -101,6 +100,17 @@ def run_checks(
     Raises:
         SelectionError: a rule or a guest does not exist.
     """
+    with no_collection():
+        return _run_checks(inventory, checks, guests, ignore, subjects)
+
+
+def _run_checks(
+    inventory: Inventory,
+    checks: Sequence[Check],
+    guests: Collection[str],
+    ignore: Iterable[tuple[str, str]],
+    subjects: int,
+) -> Report:
     selection = Selection.make(inventory, ALL_CHECKS, guests=guests, ignore=ignore, verb="check")
     # One of the guests that were asked for may be anywhere among those that a finding names.
     cap = len(inventory.guests) if selection.wanted else subjects

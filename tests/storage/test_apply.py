@@ -652,6 +652,8 @@ def test_two_at_once(root):
     ],
 )
 def test_another_user_than_root_is_told(words, tmp_path):
+    # Once as root: it loads what the verb imports.
+    run(*words, "--root", tmp_path, "--journal", tmp_path / "other")
     with as_nobody():
         outcome = run(*words, "--root", tmp_path, "--journal", tmp_path / "journal")
     assert outcome.code == 4
