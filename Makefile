@@ -9,8 +9,9 @@ BIN := .venv/bin
 # Not "python -m pytest": that puts the checkout on the path, and cli/ would be importable
 # under a name that it does not have once installed.
 PYTEST := $(BIN)/pytest
-# On every processor; JOBS=0 runs them in one process, as a debugger needs it.
-JOBS := auto
+# On every processor, the fast tests on one more as some only wait; JOBS=0 runs them in one
+# process, as a debugger needs it.
+JOBS :=
 # More arguments for pytest: make test ARGS="-k level -x"
 ARGS :=
 # As part of a URI.
@@ -39,11 +40,11 @@ demo: ## show svirt-label at work on a made-up host and on made-up guests' XML
 
 test: ## run the tests that take seconds
 	@tools/setup test
-	$(PYTEST) -n $(JOBS) -m "not slow and not vm and not bench" $(ARGS)
+	$(PYTEST) -n $(or $(JOBS),$(shell expr $$(nproc) + 1)) -m "not slow and not vm and not bench" $(ARGS)
 
 test-slow: ## run the long tests, and all laws on more examples
 	@tools/setup slow
-	SVIRT_HYPOTHESIS=slow $(PYTEST) -n $(JOBS) -m "slow and not vm" $(ARGS)
+	SVIRT_HYPOTHESIS=slow $(PYTEST) -n $(or $(JOBS),auto) -m "slow and not vm" $(ARGS)
 
 test-vm: ## run real guests in a virtual machine with SELinux enforcing (needs root)
 	@tools/setup vm

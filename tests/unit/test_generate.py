@@ -324,6 +324,10 @@ def test_a_picked_level_has_the_sensitivity_of_the_host():
 def test_none_is_free():
     with pytest.raises(CategoriesExhaustedError, match=r"guest gs0:c0.c1023 \(s0:c0.c1023\)"):
         generate(Request(STATIC, level=AUTO), FEDORA, used("s0:c0.c1023", "s0:c1,c2"))
+
+
+@pytest.mark.slow
+def test_none_is_free_where_each_category_is_somebodys():
     singles = used(*(f"s0:c{number}" for number in range(1023)))
     with pytest.raises(CategoriesExhaustedError):
         generate(Request(STATIC, level=AUTO), FEDORA, singles)
