@@ -16,8 +16,10 @@ HERE = Path(__file__).resolve().parent
 #: nothing here is skipped, and nothing here is expected to fail.
 TESTS = {
     "call": "def test_it(require): require(False, 'reason one')",
+    # What a mark skips has to fail where nothing may skip: the inner run is asked whether it does.
     "mark": "import pytest\n@pytest.mark.skip(reason='reason two')\ndef test_it(): pass",
     "module": "from needs import require\nrequire(False, 'reason three')\ndef test_it(): pass",
+    # An expected failure is a verdict, no skip: the inner run is to let it pass in both modes.
     "xfail": "import pytest\n@pytest.mark.xfail(reason='four')\ndef test_it(): assert False",
     "slow": "import pytest\n@pytest.mark.slow\ndef test_it(): assert False",
     "plain": "def test_it(): pass",
