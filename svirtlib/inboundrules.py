@@ -15,7 +15,7 @@ from attr import frozen
 
 from svirtlib.hostpractices import OpenPorts
 
-__all__ = ["open_ports"]
+__all__ = ["input_filtered", "open_ports"]
 
 #: So many rules are looked at before all ports are undecided.
 _MOST_STEPS = 200_000
@@ -429,3 +429,27 @@ def _words(value: Any) -> set[str]:
     if isinstance(value, dict):
         return {word for one in value.values() for word in _words(one)}
     return set()
+
+
+def input_filtered(entries: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether packets that come in are dropped unless a rule takes them."""
+    chains = [entry["chain"] for entry in entries if "chain" in entry]
+    rules = [entry["rule"] for entry in entries if "rule" in entry]
+    for chain in chains:
+        if chain.get("hook") != "input" or chain.get("type", "filter") != "filter":
+            continue
+        if chain.get("policy") == "drop":
+            return True
+        own = [
+            rule
+            for rule in rules
+            if (rule.get("family"), rule.get("table"), rule.get("chain"))
+            == (chain.get("family"), chain.get("table"), chain.get("name"))
+        ]
+        # A last rule without any condition that lets nothing through.
+        last = own[-1].get("expr", []) if own else []
+        verdicts = [next(iter(one)) for one in last if isinstance(one, dict) and one]
+        plain = set(verdicts) <= {"counter", "log", "drop", "reject"}
+        if verdicts and plain and verdicts[-1] in ("drop", "reject"):
+            return True
+    return False

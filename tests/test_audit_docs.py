@@ -31,10 +31,10 @@ from hosttree import HostTree
 from needs import require
 
 from svirtlib.audit import ALL_RULES, Need, run_audit
-from svirtlib.backends.audit import audit_tree, input_filtered
+from svirtlib.backends.audit import audit_tree
 from svirtlib.booleans import Boolean
 from svirtlib.guests import Inventory
-from svirtlib.inboundrules import open_ports
+from svirtlib.inboundrules import input_filtered, open_ports
 from svirtlib.portuse import denials, port_uses
 from svirtlib.settings import Settings
 

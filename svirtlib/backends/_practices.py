@@ -3,38 +3,34 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import stat
-import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, Union
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Optional
 
-from attr import evolve
-
-from svirtlib.backends._tree import Tree
+from svirtlib.backends._boot import read_initrd_settings, read_kernel, read_mounts
+from svirtlib.backends._firewall import VIEWER, loaded_rules, owner_rules_of, read_open_ports
+from svirtlib.backends._sudoers import read_sudo
+from svirtlib.backends._tree import Tree, lines_in
 from svirtlib.booleans import Boolean
-from svirtlib.consolerules import FILES
-from svirtlib.errors import BackendDataError, DomainXMLError, SvirtError
+from svirtlib.errors import DomainXMLError, SvirtError
 from svirtlib.guests import Guest, Unreadable
 from svirtlib.hostconfig import FileFacts
 from svirtlib.hostpractices import (
     BlockDevice,
     LvmConfig,
     MountEntry,
-    OpenPorts,
     PciDevice,
     PortDenied,
     Practices,
     SelinuxConfig,
     Setting,
-    SudoCommand,
     ViewerFile,
     VirtualNetwork,
     classify_by_name,
 )
-from svirtlib.inboundrules import open_ports
+from svirtlib.inboundrules import input_filtered
 from svirtlib.portuse import denials, port_uses
 from svirtlib.settings import Settings
 from svirtlib.xmltree import parse_tree
@@ -42,21 +38,11 @@ from svirtlib.xmltree import parse_tree
 if TYPE_CHECKING:
     from svirtlib.backends.policy import Policy
 
-__all__ = ["policy_type", "read_practices", "sudoers_files"]
+__all__ = ["policy_type", "read_practices"]
 
 _SYSTEMD = "/etc/systemd/system"
 #: Where sysctl settings stand, the later ones winning.
 _SYSCTL = ("/usr/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
-_NFTABLES = "/etc/nftables.conf"
-_NFT_SECONDS = 10
-_SUDOERS_D = "/etc/sudoers.d"
-_SUDO_ALIAS = re.compile(r"\s*(?:User|Runas|Host|Cmnd|Cmd)_Alias\b")
-_SUDO_INCLUDE = re.compile(r"\s*[@#]include(?:dir)?\b")
-#: How sudoers marks what is no user's name.
-_SUDO_SIGNS = {
-    "usergroup": "%", "usergid": "%#", "userid": "#", "netgroup": "+", "nonunixgroup": "%:",
-}  # fmt: skip
-_VIEWER = "/usr/bin/remote-viewer"
 #: A text in LVM's configuration.
 _LVM_TEXT = r'"(?:[^"\\]|\\.)*"'
 
@@ -80,16 +66,16 @@ def read_practices(
         mapped: a map of consoles to users was named.
         initrd: look into the initial RAM disks, which takes seconds.
     """
-    mounts = [*_mounts(tree, live=live)]
+    mounts = [*read_mounts(tree, live=live)]
     units = _units(tree)
-    kernel = [*_kernel(tree)]
+    kernel = [*read_kernel(tree)]
     if initrd:
-        found = [*_in_initrds(tree)]
+        found = [*read_initrd_settings(tree)]
         mounts += [entry for entry in found if isinstance(entry, MountEntry)]
         kernel += [entry for entry in found if isinstance(entry, Setting)]
     booleans, denied = _policy_facts(tree, guests, conf)
-    rules = _rules(tree, units, live=live)
-    owner_rules, origin = _owner_rules(tree, rules, live=live) if mapped else (None, "")
+    rules = loaded_rules(tree, units, live=live)
+    owner_rules, origin = owner_rules_of(tree, rules, live=live) if mapped else (None, "")
     return Practices(
         blocks=tuple(_blocks(tree, guests, mounts, live=live)),
         mounts=tuple(mounts),
@@ -108,111 +94,13 @@ def read_practices(
         forwarding=_forwarding(tree, live=live),
         root_login=_root_login(tree),
         input_filtered=None if rules is None else input_filtered(rules),
-        open_ports=None if rules is None else _open_ports(tree, rules, live=live),
+        open_ports=None if rules is None else read_open_ports(tree, rules, live=live),
         owner_rules=owner_rules,
         owner_rules_origin=origin,
-        sudo=_sudo(tree, mapped=mapped),
+        sudo=read_sudo(tree, mapped=mapped),
         viewer=_viewer(tree),
         listening=tuple(_listening(tree)) if live else None,
     )
-
-
-def _lines(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
-    """Yield each line of a file without its comment, with its place."""
-    return _lines_of(tree.text(path) or "", path)
-
-
-def _lines_of(text: str, path: str) -> Iterator[tuple[str, str]]:
-    for number, line in enumerate(text.splitlines(), 1):
-        text = line.split("#", 1)[0].strip() if not line.lstrip().startswith("#") else ""
-        if text:
-            yield text, f"{path}:{number}"
-
-
-def _mounts(tree: Tree, *, live: bool) -> Iterator[MountEntry]:
-    yield from _fstab(tree, _lines(tree, "/etc/fstab"))
-    yield from _crypttab(_lines(tree, "/etc/crypttab"))
-    if not live:
-        return
-    for number, line in enumerate((tree.text("/proc/self/mounts") or "").splitlines(), 1):
-        fields = line.split()
-        if len(fields) >= 4:
-            origin = f"/proc/self/mounts:{number}"
-            yield MountEntry(fields[0], fields[1], fields[2], fields[3], origin)
-    for line in (tree.text("/proc/swaps") or "").splitlines()[1:]:
-        fields = line.split()
-        if fields:
-            yield MountEntry(fields[0], "swap", "swap", "", "/proc/swaps")
-
-
-def _fstab(tree: Tree, lines: Iterable[tuple[str, str]]) -> Iterator[MountEntry]:
-    for text, origin in lines:
-        fields = text.split()
-        if len(fields) >= 3:
-            options = fields[3] if len(fields) > 3 else ""
-            yield MountEntry(fields[0], fields[1], fields[2], options, origin)
-        else:
-            tree.unreadable[origin] = Unreadable(
-                origin, "no line of fstab: type, or more, is missing"
-            )
-
-
-def _crypttab(lines: Iterable[tuple[str, str]]) -> Iterator[MountEntry]:
-    for text, origin in lines:
-        fields = text.split()
-        if len(fields) >= 2:
-            yield MountEntry(fields[1], f"/dev/mapper/{fields[0]}", "crypt", "", origin)
-
-
-def _kernel(tree: Tree) -> Iterator[Setting]:
-    # An unpacked host has one where somebody put it there.
-    text = tree.text("/proc/cmdline")
-    if text:
-        yield Setting(text.strip(), "/proc/cmdline")
-    text = tree.text("/etc/kernel/cmdline")
-    if text:
-        yield Setting(text.strip(), "/etc/kernel/cmdline")
-    for line, origin in _lines(tree, "/etc/default/grub"):
-        name, equals, value = line.partition("=")
-        if equals and name.startswith("GRUB_CMDLINE_LINUX"):
-            yield Setting(value.strip("'\" "), origin)
-    for folder in ("/boot/loader/entries",):
-        for name in tree.names(folder):
-            for line, origin in _lines(tree, f"{folder}/{name}"):
-                if line.startswith("options "):
-                    yield Setting(line[len("options ") :].strip(), origin)
-    for path in ("/boot/grub/grub.cfg", "/boot/grub2/grub.cfg"):
-        for line, origin in _lines(tree, path):
-            if re.match(r"linux(?:16|efi)?\s", line):
-                yield Setting(line, origin)
-    # What the initial RAM disk is told beside the kernel's command line.
-    for folder in ("/etc/dracut.conf.d", "/etc/initramfs-tools/conf.d"):
-        for name in tree.names(folder):
-            yield from _told_to_initrd(_lines(tree, f"{folder}/{name}"))
-
-
-def _told_to_initrd(lines: Iterable[tuple[str, str]]) -> Iterator[Setting]:
-    for line, origin in lines:
-        key, equals, value = line.partition("=")
-        if equals and key.rstrip("+") in ("kernel_cmdline", "RESUME", "ROOT"):
-            prefix = "" if key.startswith("kernel") else f"{key.lower()}="
-            yield Setting(prefix + value.strip("'\" "), origin)
-
-
-def _in_initrds(tree: Tree) -> Iterator[Union[Setting, MountEntry]]:
-    """Yield what initial RAM disks were told when they were made."""
-    from svirtlib.backends._initrd import read_initrds
-
-    for image, inside, text in read_initrds(tree):
-        lines = _lines_of(text, f"{image} ({inside})")
-        if "fstab" in inside:
-            yield from _fstab(tree, lines)
-        elif "crypttab" in inside:
-            yield from _crypttab(lines)
-        elif inside.startswith("conf/"):
-            yield from _told_to_initrd(lines)
-        else:
-            yield from (Setting(line, origin) for line, origin in lines)
 
 
 def _blocks(
@@ -359,7 +247,7 @@ def _unsafe_interrupts(tree: Tree, kernel: Sequence[Setting]) -> Optional[Settin
             return setting
     for folder in ("/etc/modprobe.d", "/usr/lib/modprobe.d"):
         for name in tree.names(folder):
-            for line, origin in _lines(tree, f"{folder}/{name}"):
+            for line, origin in lines_in(tree, f"{folder}/{name}"):
                 if re.fullmatch(
                     r"options\s+vfio_iommu_type1\s.*\ballow_unsafe_interrupts=[1Yy]\S*.*", line
                 ):
@@ -372,7 +260,7 @@ def _selinux(tree: Tree, kernel: Sequence[Setting]) -> Optional[SelinuxConfig]:
     mode, origin = None, path
     if tree.text(path) is None:
         return None
-    for line, place in _lines(tree, path):
+    for line, place in lines_in(tree, path):
         name, equals, value = line.partition("=")
         if equals and name.strip() == "SELINUX":
             mode, origin = value.strip().lower(), place
@@ -410,7 +298,7 @@ def _policy_facts(
         try:
             with tree.opened(path) as opened, open_policy(opened) as policy:
                 stored = policy.booleans()
-                lines = _lines(tree, f"{folder}/contexts/virtual_domain_context")
+                lines = lines_in(tree, f"{folder}/contexts/virtual_domain_context")
                 contexts = [line for line, _ in lines]
                 if contexts and conf is not None:
                     denied = _denied(policy, contexts, guests, conf)
@@ -442,7 +330,7 @@ def _denied(
 
 def policy_type(tree: Tree) -> str:
     """Return the policy's name; libselinux takes ``targeted`` where none is set."""
-    for line, _ in _lines(tree, "/etc/selinux/config"):
+    for line, _ in lines_in(tree, "/etc/selinux/config"):
         name, equals, value = line.partition("=")
         if equals and name.strip() == "SELINUXTYPE" and value.strip():
             return os.path.basename(value.strip())
@@ -462,7 +350,7 @@ def _units(tree: Tree) -> Optional[frozenset[str]]:
 
 def _listen_option(tree: Tree) -> Optional[Setting]:
     for path in ("/etc/default/libvirtd", "/etc/sysconfig/libvirtd"):
-        for line, origin in _lines(tree, path):
+        for line, origin in lines_in(tree, path):
             name, equals, value = line.partition("=")
             words = re.split(r"[\s'\"]+", value)
             if equals and name.strip() == "LIBVIRTD_ARGS" and {"--listen", "-l"} & {*words}:
@@ -476,7 +364,7 @@ def _socket_mode(tree: Tree) -> Optional[Setting]:
     for unit in ("libvirtd.socket", "virtqemud.socket"):
         folder = f"{_SYSTEMD}/{unit}.d"
         for path in (f"{_SYSTEMD}/{unit}", *(f"{folder}/{name}" for name in tree.names(folder))):
-            for line, origin in _lines(tree, path):
+            for line, origin in lines_in(tree, path):
                 name, equals, value = line.partition("=")
                 if equals and name.strip() == "SocketMode":
                     found = Setting(value.strip(), origin)
@@ -540,7 +428,7 @@ def _forwarding(tree: Tree, *, live: bool) -> Optional[Setting]:
             if name.endswith(".conf"):
                 files[name] = f"{folder}/{name}"
     for path in (*(files[name] for name in sorted(files)), "/etc/sysctl.conf"):
-        for line, origin in _lines(tree, path):
+        for line, origin in lines_in(tree, path):
             name, equals, value = line.lstrip("-").partition("=")
             if equals and name.strip().replace("/", ".") in (
                 "net.ipv4.ip_forward",
@@ -558,7 +446,7 @@ def _root_login(tree: Tree) -> Optional[Setting]:
     folder = "/etc/ssh/sshd_config.d"
     included = [f"{folder}/{name}" for name in tree.names(folder) if name.endswith(".conf")]
     for place in (*included, path):
-        for line, origin in _lines(tree, place):
+        for line, origin in lines_in(tree, place):
             words = line.replace("=", " ").split()
             if words[0].lower() == "match":
                 break
@@ -567,184 +455,11 @@ def _root_login(tree: Tree) -> Optional[Setting]:
     return Setting("prohibit-password", "sshd's default")
 
 
-def _rules(
-    tree: Tree, units: Optional[frozenset[str]], *, live: bool
-) -> Optional[list[dict[str, Any]]]:
-    """Return the firewall's rules: those that are loaded, or that will be at boot."""
-    if live:
-        return _ruleset(tree)
-    text = tree.text(_NFTABLES)
-    if text is None or "nftables.service" not in (units or ()):
-        return None
-    from svirtlib.backends.consolefiles import rules_of
-
-    try:
-        return rules_of(text)
-    except BackendDataError as error:
-        tree.unreadable[_NFTABLES] = Unreadable(_NFTABLES, str(error))
-    except SvirtError:
-        # Without nft, or without the right to a namespace, nobody here can read it.
-        pass
-    return None
-
-
-def _open_ports(tree: Tree, rules: Sequence[Mapping[str, Any]], *, live: bool) -> OpenPorts:
-    found = open_ports(rules, "nft -j list ruleset" if live else _NFTABLES)
-    legacy = tree.text("/proc/net/ip_tables_names") if live else None
-    if found.opened and {"filter", "raw", "mangle"} & {*(legacy or "").split()}:
-        reason = "the old iptables has rules, too, which may close them (iptables-legacy-save)"
-        return evolve(found, opened=(), undecided=(*found.undecided, *found.opened), reason=reason)
-    return found
-
-
-def _ruleset(tree: Tree) -> Optional[list[dict[str, Any]]]:
-    """Return the rules that are loaded on this machine, as nft writes them in JSON."""
-    try:
-        done = subprocess.run(
-            ["nft", "-j", "list", "ruleset"],
-            capture_output=True,
-            timeout=_NFT_SECONDS,
-            check=True,
-            stdin=subprocess.DEVNULL,
-        )
-        entries: list[dict[str, Any]] = json.loads(done.stdout)["nftables"]
-    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        tree.unreadable["nft"] = Unreadable(
-            "the firewall's rules",
-            f"`nft -j list ruleset` failed ({type(error).__name__}); run as root, with nftables "
-            f"installed",
-        )
-        return None
-    return entries
-
-
-def _owner_rules(
-    tree: Tree, rules: Optional[list[dict[str, Any]]], *, live: bool
-) -> tuple[Optional[str], str]:
-    """Return the rules about consoles and users: those that are loaded, or that will be.
-
-    *rules* are all that are loaded, on this machine.
-    """
-    path = FILES["firewall"][0]
-    text = tree.text(path)
-    if live:
-        if text is None and not tree.exists(_VIEWER):
-            return None, ""
-        return (None if rules is None else json.dumps(rules)), "nft -j list ruleset"
-    if text is None:
-        # With a viewer and without rules, everything is open.
-        return ("[]", path) if tree.exists(_VIEWER) else (None, "")
-    from svirtlib.backends.consolefiles import rules_of
-
-    try:
-        return json.dumps(rules_of(text)), path
-    except SvirtError as error:
-        tree.unreadable[path] = Unreadable(path, str(error))
-        return None, ""
-
-
-def _sudoers_paths(tree: Tree) -> list[str]:
-    """Return the files that sudo reads."""
-    names = [name for name in tree.names(_SUDOERS_D) if "." not in name and not name.endswith("~")]
-    return ["/etc/sudoers", *(f"{_SUDOERS_D}/{name}" for name in names)]
-
-
-def sudoers_files(tree: Tree) -> Iterator[FileFacts]:
-    """Yield who may write the files of sudoers, and their folder."""
-    root = tree.facts("/")
-    for path in (_SUDOERS_D, *_sudoers_paths(tree)):
-        facts = tree.facts(path)
-        if isinstance(facts, FileFacts):
-            if isinstance(root, FileFacts) and facts.uid == root.uid:
-                # Who unpacked a host without being root owns all of it.
-                facts = evolve(facts, uid=0)
-            yield facts
-
-
-def _sudo(tree: Tree, *, mapped: bool) -> Optional[tuple[SudoCommand, ...]]:
-    """Return the commands of sudoers, with their files, where one of them is about viewers."""
-    texts = {path: tree.text(path) for path in _sudoers_paths(tree)}
-    known = {path: text for path, text in texts.items() if text is not None}
-    if not known:
-        return None
-    found: list[SudoCommand] = []
-    if not mapped and not any("viewer" in text or "spicy" in text for text in known.values()):
-        return ()
-    # Files that others include are read by themselves, from this host, with the aliases of all.
-    lines = {path: text.replace("\\\n", " ").splitlines() for path, text in known.items()}
-    aliases = {path: [*filter(_SUDO_ALIAS.match, own)] for path, own in lines.items()}
-    for path, own in lines.items():
-        others = [line for other, more in aliases.items() if other != path for line in more]
-        own = [line for line in own if not _SUDO_INCLUDE.match(line)]
-        try:
-            done = subprocess.run(
-                ["cvtsudoers", "-e", "-f", "json", "-"],
-                input="\n".join([*others, *own]) + "\n",
-                capture_output=True,
-                timeout=_NFT_SECONDS,
-                check=True,
-                text=True,
-            )
-            found += _sudo_commands(json.loads(done.stdout), path)
-        except (OSError, subprocess.SubprocessError, ValueError, AttributeError) as error:
-            tree.unreadable[path] = Unreadable(
-                path, f"cvtsudoers (package sudo) could not read it: {type(error).__name__}"
-            )
-    return tuple(found)
-
-
-def _sudo_commands(document: dict[str, Any], path: str) -> Iterator[SudoCommand]:
-    """Yield the commands of a file as cvtsudoers writes it."""
-    for spec in document.get("User_Specs", []):
-        users = tuple(_sudo_names(spec.get("User_List", [])))
-        for group in spec.get("Cmnd_Specs", []):
-            # With a group alone it is started as who calls sudo, with nothing as root.
-            default = () if "runasgroups" in group else ("root",)
-            runas = tuple(_sudo_names(group.get("runasusers", []))) or default
-            groups = tuple(_sudo_names(group.get("runasgroups", [])))
-            if not group.get("Commands"):
-                raise ValueError("an alias that no file defines")
-            for entry in group["Commands"]:
-                if "command" in entry and not entry.get("negated"):
-                    yield SudoCommand(str(entry["command"]), path, users, runas, groups)
-
-
-def _sudo_names(entries: Sequence[dict[str, Any]]) -> Iterator[str]:
-    for entry in entries:
-        if not entry.get("negated"):
-            for kind, name in entry.items():
-                yield f"{_SUDO_SIGNS.get(kind, '')}{name}"
-
-
 def _viewer(tree: Tree) -> Optional[ViewerFile]:
-    facts = tree.facts(_VIEWER)
+    facts = tree.facts(VIEWER)
     if not isinstance(facts, FileFacts):
         return None
     return ViewerFile(facts.path, facts.mode, facts.uid, facts.gid)
-
-
-def input_filtered(entries: Sequence[dict[str, Any]]) -> bool:
-    """Tell the same of a rule set as nft writes it in JSON."""
-    chains = [entry["chain"] for entry in entries if "chain" in entry]
-    rules = [entry["rule"] for entry in entries if "rule" in entry]
-    for chain in chains:
-        if chain.get("hook") != "input" or chain.get("type", "filter") != "filter":
-            continue
-        if chain.get("policy") == "drop":
-            return True
-        own = [
-            rule
-            for rule in rules
-            if (rule.get("family"), rule.get("table"), rule.get("chain"))
-            == (chain.get("family"), chain.get("table"), chain.get("name"))
-        ]
-        # A last rule without any condition that lets nothing through.
-        last = own[-1].get("expr", []) if own else []
-        verdicts = [next(iter(one)) for one in last if isinstance(one, dict) and one]
-        plain = set(verdicts) <= {"counter", "log", "drop", "reject"}
-        if verdicts and plain and verdicts[-1] in ("drop", "reject"):
-            return True
-    return False
 
 
 def _listening(tree: Tree) -> Iterator[tuple[str, int]]:

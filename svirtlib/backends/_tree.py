@@ -18,7 +18,7 @@ from svirtlib.errors import BackendPermissionError, BackendUnavailableError
 from svirtlib.guests import Unreadable
 from svirtlib.hostconfig import FileFacts
 
-__all__ = ["MAX_BYTES", "Tree"]
+__all__ = ["MAX_BYTES", "Tree", "lines_in", "lines_of"]
 
 #: Largest configuration file that is read, in bytes; libvirt reads 10 MiB at most.
 MAX_BYTES = 10 * 1024 * 1024
@@ -225,3 +225,16 @@ class Tree:
         finally:
             for folder in folders:
                 os.close(folder)
+
+
+def lines_in(tree: Tree, path: str) -> Iterator[tuple[str, str]]:
+    """Yield each line of a file without its comment, with its place."""
+    return lines_of(tree.text(path) or "", path)
+
+
+def lines_of(text: str, path: str) -> Iterator[tuple[str, str]]:
+    """Yield each line of a text without its comment, with its place in *path*."""
+    for number, line in enumerate(text.splitlines(), 1):
+        text = line.split("#", 1)[0].strip() if not line.lstrip().startswith("#") else ""
+        if text:
+            yield text, f"{path}:{number}"

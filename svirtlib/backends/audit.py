@@ -10,7 +10,8 @@ from typing import Optional, Union
 from attr import evolve
 
 from svirtlib.backends import _certificates
-from svirtlib.backends._practices import input_filtered, read_practices, sudoers_files
+from svirtlib.backends._practices import read_practices
+from svirtlib.backends._sudoers import sudoers_files
 from svirtlib.backends._tree import Tree
 from svirtlib.consolerules import ConsoleUser
 from svirtlib.consoles import cert_dir
@@ -36,7 +37,7 @@ from svirtlib.settings import DAEMON_KEYS, QEMU_KEYS, Kind, Settings, read_setti
 from svirtlib.virconf import parse_conf
 from svirtlib.wording import listed
 
-__all__ = ["audit_documents", "audit_host", "audit_inventory", "audit_tree", "input_filtered"]
+__all__ = ["audit_documents", "audit_host", "audit_inventory", "audit_tree"]
 
 #: Where libvirt keeps definitions, and the state of guests that run.
 _DEFINITIONS = "/etc/libvirt/qemu"
