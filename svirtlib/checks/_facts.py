@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Optional, Union
 
 from attr import frozen
 
@@ -99,6 +99,34 @@ class Facts:
     def __init__(self, inventory: Inventory, *, cap: int = SUBJECTS) -> None:
         self.inventory = inventory
         self.cap = cap
+        self._contexts: dict[str, Union[Context, InvalidContextError]] = {}
+
+    def _parsed(self, text: str) -> Union[Context, InvalidContextError]:
+        """Parse a context once: one text stands in many places, and each rule looks at it."""
+        parsed = self._contexts.get(text)
+        if parsed is None:
+            try:
+                parsed = Context.parse(text)
+            except InvalidContextError as error:
+                parsed = error
+            self._contexts[text] = parsed
+        return parsed
+
+    def context(self, text: Optional[str]) -> Optional[Context]:
+        """Return the context that a text is, or None for one that is none, or for no text."""
+        parsed = None if text is None else self._parsed(text)
+        return parsed if isinstance(parsed, Context) else None
+
+    def fault(self, text: str) -> Optional[InvalidContextError]:
+        """Return why a text is no context, or None if it is one."""
+        parsed = self._parsed(text)
+        return parsed if isinstance(parsed, InvalidContextError) else None
+
+    def same(self, one: str, other: str) -> bool:
+        """Tell whether two texts are one context, however they are written."""
+        return one == other or (
+            self.fault(one) is None and self.context(one) == self.context(other)
+        )
 
     @cached_property
     def running(self) -> tuple[Guest, ...]:
@@ -144,11 +172,10 @@ class Facts:
             return self._without_label(guest)
         else:
             text, source = seclabel.label, _where(guest, seclabel.line)
-        try:
-            context = Context.parse(text)
-        except InvalidContextError as error:
+        context = self._parsed(text)
+        if isinstance(context, InvalidContextError):
             policy = self.inventory.policy
-            why = str(error)
+            why = str(context)
             if policy is not None and text in policy.beyond:
                 why = f"the policy takes {quote(text)}, and names of its level are not known here"
             return Unreadable(
@@ -242,13 +269,9 @@ class Facts:
 
     def process(self, guest: Guest) -> Optional[Context]:
         """Return the context of a guest's process, or the one it will have; None if not known."""
-        text = guest.process.context if guest.process is not None else None
-        if text is None and guest.seclabel is not None:
-            text = guest.seclabel.label
-        try:
-            return None if text is None else Context.parse(text)
-        except InvalidContextError:
-            return None
+        if guest.process is not None:
+            return self.context(guest.process.context)
+        return None if guest.seclabel is None else self.context(guest.seclabel.label)
 
     def policy_lets(
         self, process: Context, image: Image, context: Context, *, at_best: bool = False

@@ -7,7 +7,6 @@ from typing import Union
 
 from svirtlib.checks._check import Check, Need, command, listed, one_or_many
 from svirtlib.checks._facts import Confined, Facts, Unconfined
-from svirtlib.context import Context
 from svirtlib.findings import Evidence, Finding, Severity
 
 _SHOWN = 10
@@ -33,7 +32,7 @@ class GuestPermissive(Check):
         for one in running:
             context = one.context
             if isinstance(context, str):
-                context = Context.parse(context)
+                context = facts.context(context)
             domain = None if context is None else facts.domain(context)
             if context is not None and domain is not None and domain.permissive:
                 types.setdefault(context.type, []).append(one)

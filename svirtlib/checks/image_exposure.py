@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Optional
 
 from attr import field, frozen, mutable
 
 from svirtlib.checks._check import Check, command, listed, new_level, one_or_many, restart, several
 from svirtlib.checks._facts import Confined, Facts, Use
 from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
-from svirtlib.guests import Host, Image, ImageMode
+from svirtlib.guests import Image, ImageMode
 from svirtlib.labelling import labelling
 from svirtlib.mls import Level, Relation
 from svirtlib.relations import Group
@@ -27,19 +25,24 @@ class _Bearer:
 
     context: Context
     level: Level
-    image: Image
+    use: Use
     owners: frozenset[str]
-    path: str
     source: str
-    remedy: str
+
+    @property
+    def image(self) -> Image:
+        return self.use.image
+
+    @property
+    def path(self) -> str:
+        return self.use.image.name
 
 
 @mutable
 class _Exposed:
+    #: The first image of those that are told of together.
+    bearer: _Bearer
     access: Access
-    level: Level
-    image: Image
-    remedy: str
     #: The guests that own every one of the images.
     all_own: frozenset[str]
     reaching: set[str] = field(factory=set)
@@ -82,7 +85,7 @@ class ImageExposure(Check):
                 continue
             entry = exposed.setdefault(
                 bearer.context,
-                _Exposed(access, bearer.level, bearer.image, bearer.remedy, bearer.owners),
+                _Exposed(bearer, access, bearer.owners),
             )
             entry.access = _more(entry.access, access)
             entry.reaching |= reaching
@@ -91,10 +94,10 @@ class ImageExposure(Check):
             entry.paths.add(bearer.path)
             entry.evidence.append(Evidence(bearer.source, f"{bearer.path}: {bearer.context}"))
         for context, entry in exposed.items():
-            if _open_to_all(entry.level):
+            if _open_to_all(entry.bearer.level):
                 # All but each image's owners, and so, of several images, but who owns them all.
                 entry.reaching = self._next(facts, context, entry) - entry.all_own
-            yield self._exposed(context, entry)
+            yield self._exposed(facts, context, entry)
         for context, bearers in at_any_level.items():
             yield self._open_type(facts, context, bearers)
 
@@ -129,7 +132,7 @@ class ImageExposure(Check):
                 f"{several(len(reaching), 'running guest')} can {_most(reaching.values()).verb} "
                 f"{one_or_many(paths, 'it', 'those of others')}"
             ),
-            remedy=_remedy_for_type(bearers[0], source),
+            remedy=_remedy_for_type(facts, bearers[0], source),
             evidence=tuple(
                 Evidence(bearer.source, f"{bearer.path}: {bearer.context}")
                 for bearer in bearers[:_SHOWN]
@@ -141,7 +144,7 @@ class ImageExposure(Check):
         return {
             name
             for kind, names in facts.kinds.items()
-            if facts.access(kind, context, entry.image, Relation.DOMINATES)
+            if facts.access(kind, context, entry.bearer.image, Relation.DOMINATES)
             not in (Access.NONE, None)
             for name in names
         }
@@ -195,8 +198,9 @@ class ImageExposure(Check):
             for owner in owners
             for image in owner.guest.images
             if image.mode is ImageMode.PRIVATE
-            for text in [labelling(owner.guest, image, facts.inventory.host).context]
-            for context in [None if text is None else _parsed(text)]
+            for context in [
+                facts.context(labelling(owner.guest, image, facts.inventory.host).context)
+            ]
             if context is not None
         }
         return {
@@ -220,11 +224,9 @@ class ImageExposure(Check):
                 yield _Bearer(
                     context=context,
                     level=level,
-                    image=use.image,
+                    use=use,
                     owners=frozenset(use.guest.name for use in uses),
-                    path=use.image.name,
                     source=source,
-                    remedy=_remedy(use, context, facts.inventory.host),
                 )
 
     def _contexts(self, facts: Facts, uses: list[Use]) -> dict[Context, tuple[str, Use]]:
@@ -249,7 +251,7 @@ class ImageExposure(Check):
             ]
         contexts: dict[Context, tuple[str, Use]] = {}
         for text, source, use in seen:
-            context = None if text is None else _parsed(text)
+            context = facts.context(text)
             if context is not None:
                 contexts.setdefault(context, (source, use))
         return contexts
@@ -298,8 +300,8 @@ class ImageExposure(Check):
                 most = _more(most, access)
         return most, reaching
 
-    def _exposed(self, context: Context, entry: _Exposed) -> Finding:
-        everybody = _open_to_all(entry.level)
+    def _exposed(self, facts: Facts, context: Context, entry: _Exposed) -> Finding:
+        everybody = _open_to_all(entry.bearer.level)
         reaching = tuple(sorted(entry.reaching))
         owners = tuple(sorted(entry.owners))
         paths = tuple(sorted(entry.paths))
@@ -325,7 +327,8 @@ class ImageExposure(Check):
             paths=paths,
             labels=(str(context),),
             message=message,
-            remedy=entry.remedy + ("; likewise for the other images" if len(paths) > 1 else ""),
+            remedy=_remedy(facts, entry.bearer)
+            + ("; likewise for the other images" if len(paths) > 1 else ""),
             evidence=tuple(entry.evidence[:_SHOWN]),
         )
 
@@ -356,37 +359,34 @@ def _first(uses: list[Use]) -> Use:
     return next((use for use in uses if use.guest.running), uses[0])
 
 
-def _remedy(use: Use, context: Context, host: Host) -> str:
+def _stated(facts: Facts, bearer: _Bearer) -> bool:
+    """Tell whether a seclabel of its own gives the image the context that it has."""
+    own = bearer.image.seclabel
+    return own is not None and facts.context(own.label) == bearer.context
+
+
+def _remedy(facts: Facts, bearer: _Bearer) -> str:
     """Return how one image comes to have its guest's label."""
-    guest, image = use.guest, use.image
-    stated = image.seclabel.label if image.seclabel is not None else None
-    if stated is not None and _parsed(stated) == context:
+    guest, image = bearer.use.guest, bearer.image
+    if _stated(facts, bearer):
         remedy = (
             f"{command('virsh', 'edit', guest.name)}, and take the <seclabel> out of the "
             f"<source> of {image.target or image.name}"
         )
         return f"{remedy}; then {restart(guest.name)}" if guest.running else remedy
     path = image.path or image.name
-    own = labelling(guest, image, host).context
-    if own is not None and _parsed(own) != context:
+    own = labelling(guest, image, facts.inventory.host).context
+    if own is not None and facts.context(own) != bearer.context:
         return f"{command('chcon', own, path)} while {guest.name} runs"
     return f"{command('restorecon', '-F', path)} while {guest.name} is off"
 
 
-def _remedy_for_type(bearer: _Bearer, source: str) -> str:
+def _remedy_for_type(facts: Facts, bearer: _Bearer, source: str) -> str:
     """Return how images come to have a type that levels apply to."""
-    own = bearer.image.seclabel
-    if own is not None and own.label is not None and _parsed(own.label) == bearer.context:
-        return bearer.remedy
+    if _stated(facts, bearer):
+        return _remedy(facts, bearer)
     asked = command("svirt-label", "access", source, str(bearer.context))
     return (
         f"{asked} tells what exempts {bearer.context.type} in the policy: mend the policy module "
         f"that does, or give the images a type that levels apply to, such as svirt_image_t"
     )
-
-
-def _parsed(text: str) -> Optional[Context]:
-    try:
-        return Context.parse(text)
-    except InvalidContextError:
-        return None

@@ -7,8 +7,6 @@ from typing import Optional
 
 from svirtlib.checks._check import MODE_WORDS, Check, Need, command, listed, several
 from svirtlib.checks._facts import Facts, Use
-from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import ImageMode
 from svirtlib.labelling import labelling
@@ -44,8 +42,8 @@ class ImageLabelDrift(Check):
                 if wanted is None or label is None or not label.labelable:
                     continue
                 actual = label.context or ""
-                if not _same(actual, wanted):
-                    key = _kind_of_drift(actual, wanted)
+                if not facts.same(actual, wanted):
+                    key = _kind_of_drift(facts, actual, wanted)
                     drifted.setdefault(key, []).append((use, actual, wanted))
         for cases in drifted.values():
             yield self._finding(cases)
@@ -91,18 +89,10 @@ class ImageLabelDrift(Check):
         )
 
 
-def _same(actual: str, wanted: str) -> bool:
-    try:
-        return Context.parse(actual) == Context.parse(wanted)
-    except InvalidContextError:
-        return actual == wanted
-
-
-def _kind_of_drift(actual: str, wanted: str) -> tuple[str, ...]:
+def _kind_of_drift(facts: Facts, actual: str, wanted: str) -> tuple[str, ...]:
     """Return a key that drifts of one cause share: one restorecon is one finding."""
-    try:
-        has, should = Context.parse(actual), Context.parse(wanted)
-    except InvalidContextError:
+    has, should = facts.context(actual), facts.context(wanted)
+    if has is None or should is None:
         return (actual, "")
     if has.range == should.range:
         return (has.type, should.type, has.user, should.user)

@@ -8,8 +8,7 @@ from attr import field, mutable
 
 from svirtlib.checks._check import Check, command, listed, one_or_many, several
 from svirtlib.checks._facts import Facts
-from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError, quote
+from svirtlib.errors import quote
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.seclabel import SeclabelType
 
@@ -47,13 +46,13 @@ class LabelInvalid(Check):
         found: dict[str, _Holders] = {}
         policy = facts.inventory.policy
         unknown = {} if policy is None else {one.context: one.reason for one in policy.refused}
-        beyond = () if policy is None else policy.beyond
+        beyond = set[str]() if policy is None else set(policy.beyond)
         for guest, purpose, text in facts.labels():
             if text in beyond:
                 continue
-            reason = _refusal(text) or unknown.get(text, "")
+            reason = _refusal(facts, text) or unknown.get(text, "")
             if reason:
-                holders = _holders(found, text, reason)
+                holders = _holders(facts, found, text, reason)
                 if guest.name not in holders.stating:
                     holders.evidence.append(
                         Evidence(guest.source, f"{guest.name}: {purpose} {text}")
@@ -63,9 +62,9 @@ class LabelInvalid(Check):
         for label in facts.inventory.files:
             reason = ""
             if label.context is not None and label.context not in beyond:
-                reason = _refusal(label.context) or unknown.get(label.context, "")
+                reason = _refusal(facts, label.context) or unknown.get(label.context, "")
             if reason and label.context is not None:
-                holders = _holders(found, label.context, reason)
+                holders = _holders(facts, found, label.context, reason)
                 holders.paths.add(label.path)
                 holders.evidence.append(
                     Evidence(label.path, f"{label.path}: label {label.context}")
@@ -126,29 +125,29 @@ class LabelInvalid(Check):
             if text is not None:
                 # A policy is asked with the level that libvirt puts in.
                 asked = text if text.count(":") > 2 else f"{text}:s0"
-                reason = _refusal(text, range_needed=False) or unknown.get(asked, "")
+                reason = _refusal(facts, text, range_needed=False) or unknown.get(asked, "")
             if reason and text is not None:
-                holders = _holders(found, text, reason, range_needed=False)
+                holders = _holders(facts, found, text, reason, range_needed=False)
                 holders.stating.add(guest.name)
                 holders.evidence.append(Evidence(guest.source, f"{guest.name}: baselabel {text}"))
 
 
 def _holders(
-    found: dict[str, _Holders], text: str, reason: str, *, range_needed: bool = True
+    facts: Facts, found: dict[str, _Holders], text: str, reason: str, *, range_needed: bool = True
 ) -> _Holders:
     """Return the entry that a context belongs to: its own, or that of the policy's reason."""
-    by_policy = not _refusal(text, range_needed=range_needed)
+    by_policy = not _refusal(facts, text, range_needed=range_needed)
     holders = found.setdefault(reason if by_policy else text, _Holders(reason, by_policy))
     holders.texts.add(text)
     return holders
 
 
-def _refusal(text: str, *, range_needed: bool = True) -> str:
+def _refusal(facts: Facts, text: str, *, range_needed: bool = True) -> str:
     """Return why *text* is no context of a guest or an image, or an empty text."""
-    try:
-        context = Context.parse(text)
-    except InvalidContextError as error:
-        return error.reason
-    if range_needed and context.range is None:
+    fault = facts.fault(text)
+    if fault is not None:
+        return fault.reason
+    context = facts.context(text)
+    if range_needed and context is not None and context.range is None:
         return "the range is missing; sVirt separates guests by it"
     return ""

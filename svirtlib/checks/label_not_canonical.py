@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from svirtlib.checks._check import Check, command, listed, one_or_many
 from svirtlib.checks._facts import Facts
-from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 
 _SHOWN = 10
@@ -47,10 +45,7 @@ class LabelNotCanonical(Check):
                     use.guest.name for use in facts.uses.get(label.identity, ())
                 )
         for text, names in guests.items():
-            try:
-                canonical = str(Context.parse(text))
-            except InvalidContextError:
-                continue
+            canonical = str(facts.context(text) or text)
             if canonical == text:
                 continue
             where = paths.get(text, set())

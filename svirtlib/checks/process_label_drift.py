@@ -6,8 +6,6 @@ from collections.abc import Iterator
 
 from svirtlib.checks._check import Check, Need, restart
 from svirtlib.checks._facts import Facts
-from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 
 
@@ -30,7 +28,7 @@ class ProcessLabelDrift(Check):
             if guest.process is None or guest.seclabel is None or guest.seclabel.label is None:
                 continue
             stated, actual = guest.seclabel.label, guest.process.context
-            if _same(stated, actual):
+            if facts.same(stated, actual):
                 continue
             yield Finding(
                 rule=self.ident,
@@ -51,10 +49,3 @@ class ProcessLabelDrift(Check):
                     Evidence(guest.source, stated),
                 ),
             )
-
-
-def _same(one: str, other: str) -> bool:
-    try:
-        return Context.parse(one) == Context.parse(other)
-    except InvalidContextError:
-        return one == other

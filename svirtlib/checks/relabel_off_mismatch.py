@@ -8,7 +8,6 @@ from typing import Optional
 from svirtlib.checks._check import Check, Need, command, listed, one_or_many
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import FileLabel, Guest, Image, ImageMode
 from svirtlib.labelling import labelling
@@ -96,12 +95,7 @@ def _switched_off(guest: Guest, image: Image) -> bool:
 def _refusal(facts: Facts, guest: Guest, image: Image, label: FileLabel) -> str:
     """Return why the guest may not use the image, or an empty text if it may."""
     process = facts.process(guest)
-    context = None
-    if label.context is not None:
-        try:
-            context = Context.parse(label.context)
-        except InvalidContextError:
-            context = None
+    context = facts.context(label.context)
     reason = None if context is None else _asked_refusal(facts, process, image, context)
     if reason is not None:
         return reason

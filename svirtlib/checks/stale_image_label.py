@@ -8,7 +8,6 @@ from typing import Optional
 from svirtlib.checks._check import Check, Need, command, listed, several
 from svirtlib.checks._facts import Facts, Use
 from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import FileLabel
 from svirtlib.seclabel import SeclabelType
@@ -42,13 +41,14 @@ class StaleImageLabel(Check):
                 continue
             seen.add(label.identity)
             uses = facts.uses.get(label.identity, [])
-            context = _parsed(label)
+            context = facts.context(label.context)
             level = None if context is None else context.level
             stale_level = (
-                level is not None
+                context is not None
+                and level is not None
                 and bool(level.mask)
                 and level not in levels
-                and not any(_asks_for(use, context) for use in uses)
+                and not any(_asks_for(facts, use, context) for use in uses)
             )
             if stale_level or label.references:
                 yield self._finding(label, uses, context if stale_level else None)
@@ -89,14 +89,7 @@ def _of(guests: tuple[str, ...]) -> str:
     return f" (a disk of {listed(guests)})" if guests else ""
 
 
-def _parsed(label: FileLabel) -> Optional[Context]:
-    try:
-        return None if label.context is None else Context.parse(label.context)
-    except InvalidContextError:
-        return None
-
-
-def _asks_for(use: Use, context: Optional[Context]) -> bool:
+def _asks_for(facts: Facts, use: Use, context: Context) -> bool:
     """Tell whether a definition gives the image this level on purpose."""
     wanted = []
     if use.image.seclabel is not None and use.image.seclabel.label is not None:
@@ -104,10 +97,5 @@ def _asks_for(use: Use, context: Optional[Context]) -> bool:
     seclabel = use.guest.seclabel
     if seclabel is not None and seclabel.type is SeclabelType.STATIC and seclabel.label:
         wanted.append(seclabel.label)
-    for text in wanted:
-        try:
-            if context is not None and Context.parse(text).level == context.level:
-                return True
-        except InvalidContextError:
-            continue
-    return False
+    stated = [facts.context(text) for text in wanted]
+    return any(one is not None and one.level == context.level for one in stated)

@@ -11,7 +11,6 @@ from attr import frozen
 from svirtlib.checks._check import DYNAMIC, Check, command, listed, new_level, one_or_many
 from svirtlib.checks._facts import Facts
 from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import Guest
 from svirtlib.mls import Level
@@ -203,11 +202,8 @@ def _statics(facts: Facts) -> Iterator[_Static]:
         seclabel = guest.seclabel
         if seclabel is None or seclabel.type is not SeclabelType.STATIC or not seclabel.label:
             continue
-        try:
-            context = Context.parse(seclabel.label)
-        except InvalidContextError:
-            continue
-        if context.level is not None and facts.bound(context) is not False:
+        context = facts.context(seclabel.label)
+        if context is not None and context.level is not None and facts.bound(context) is not False:
             yield _Static(guest, context, context.level, seclabel.label)
 
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Optional
 
 from svirtlib.checks._check import Check, Need, command, listed, one_or_many
 from svirtlib.checks._facts import Facts, Use
-from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.filesystems import boolean_for
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import BooleanState, FileLabel
@@ -81,7 +78,7 @@ def _refusal(facts: Facts, use: Use, label: FileLabel, boolean: BooleanState) ->
     seclabel = use.guest.seclabel
     if seclabel is not None and seclabel.type is SeclabelType.NONE:
         return ""
-    context = None if label.context is None else _parsed(label.context)
+    context = facts.context(label.context)
     process = facts.process(use.guest)
     lets = None
     if context is not None and process is not None:
@@ -96,10 +93,3 @@ def _refusal(facts: Facts, use: Use, label: FileLabel, boolean: BooleanState) ->
 def _state(boolean: BooleanState) -> str:
     state = "is off" if boolean.active is False else "does not exist in this policy"
     return f"the boolean {boolean.name} {state}"
-
-
-def _parsed(context: str) -> Optional[Context]:
-    try:
-        return Context.parse(context)
-    except InvalidContextError:
-        return None

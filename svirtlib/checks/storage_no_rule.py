@@ -5,12 +5,9 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
-from typing import Optional
 
 from svirtlib.checks._check import Check, Need, command, listed, one_or_many
 from svirtlib.checks._facts import Facts, Use
-from svirtlib.context import Context
-from svirtlib.errors import InvalidContextError
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import FileLabel, ImageMode, ImageUse, PathRule
 from svirtlib.seclabel import SeclabelType
@@ -38,17 +35,21 @@ class StorageNoRule(Check):
 
     def run(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding for each rule that decides on images and should not."""
-        decided: dict[PathRule, list[tuple[FileLabel, list[Use]]]] = {}
+        decided: dict[tuple[PathRule, str], list[tuple[FileLabel, list[Use]]]] = {}
         for label in facts.inventory.files:
             if label.rule is None or not label.labelable:
                 continue
             uses = [use for use in facts.uses.get(label.identity, ()) if _counts(use)]
-            if uses and not _suits(label.rule, uses):
-                decided.setdefault(label.rule, []).append((label, uses))
-        for rule, images in decided.items():
-            yield self._finding(rule, images)
+            context = facts.context(label.rule.context)
+            # A rule without a context is label-invalid's to tell.
+            if uses and context is not None and not _suits(context.type, uses):
+                decided.setdefault((label.rule, context.type), []).append((label, uses))
+        for (rule, type_), images in decided.items():
+            yield self._finding(rule, type_, images)
 
-    def _finding(self, rule: PathRule, images: list[tuple[FileLabel, list[Use]]]) -> Finding:
+    def _finding(
+        self, rule: PathRule, type_: str, images: list[tuple[FileLabel, list[Use]]]
+    ) -> Finding:
         paths = tuple(sorted({label.path for label, _ in images}))
         guests = tuple(sorted({use.guest.name for _, uses in images for use in uses}))
         losing = ""
@@ -63,7 +64,7 @@ class StorageNoRule(Check):
             labels=(rule.context,),
             message=(
                 f"{listed(paths)} ({one_or_many(paths, 'a disk', 'disks')} of {listed(guests)}) "
-                f"{one_or_many(paths, 'gets', 'get')} the type {_type(rule)} from the file-context "
+                f"{one_or_many(paths, 'gets', 'get')} the type {type_} from the file-context "
                 f"rules{losing}; the next restorecon, or relabel at boot, takes "
                 f"{one_or_many(paths, 'it', 'them')} away from "
                 f"{one_or_many(guests, 'the guest', 'the guests')}"
@@ -81,20 +82,12 @@ def _counts(use: Use) -> bool:
     return use.image.use in _STORAGE
 
 
-def _suits(rule: PathRule, uses: list[Use]) -> bool:
-    type_ = _type(rule)
-    # A rule without a context is label-invalid's to tell.
-    if type_ is None or is_for_guests(type_):
+def _suits(type_: str, uses: list[Use]) -> bool:
+    """Tell whether a rule that gives this type leaves the guests their image."""
+    if is_for_guests(type_):
         return True
     only_read = all(use.image.mode is ImageMode.READONLY for use in uses)
     return only_read and access_of_guests(type_) is not Access.NONE
-
-
-def _type(rule: PathRule) -> Optional[str]:
-    try:
-        return Context.parse(rule.context).type
-    except InvalidContextError:
-        return None
 
 
 def _remedy(rule: PathRule, paths: tuple[str, ...]) -> str:
