@@ -30,24 +30,25 @@ class LabelNotCanonical(Check):
         paths: dict[str, set[str]] = {}
         evidence: dict[str, list[Evidence]] = {}
         for guest, purpose, text in facts.labels():
+            if _is_canonical(facts, text):
+                continue
             stating.setdefault(text, set()).add(guest.name)
             guests.setdefault(text, set()).add(guest.name)
             evidence.setdefault(text, []).append(
                 Evidence(guest.source, f"{guest.name}: {purpose} {text}")
             )
         for label in facts.inventory.files:
-            if label.context is not None:
-                paths.setdefault(label.context, set()).add(label.path)
-                evidence.setdefault(label.context, []).append(
-                    Evidence(label.path, f"{label.path}: label {label.context}")
-                )
-                guests.setdefault(label.context, set()).update(
-                    use.guest.name for use in facts.uses.get(label.identity, ())
-                )
-        for text, names in guests.items():
-            canonical = str(facts.context(text) or text)
-            if canonical == text:
+            if label.context is None or _is_canonical(facts, label.context):
                 continue
+            paths.setdefault(label.context, set()).add(label.path)
+            evidence.setdefault(label.context, []).append(
+                Evidence(label.path, f"{label.path}: label {label.context}")
+            )
+            guests.setdefault(label.context, set()).update(
+                use.guest.name for use in facts.uses.get(label.identity, ())
+            )
+        for text, names in guests.items():
+            canonical = str(facts.context(text))
             where = paths.get(text, set())
             bearers = sorted(stating.get(text, ())) or sorted(where)
             if text in stating:
@@ -68,3 +69,9 @@ class LabelNotCanonical(Check):
                 remedy=remedy,
                 evidence=tuple(evidence[text][:_SHOWN]),
             )
+
+
+def _is_canonical(facts: Facts, text: str) -> bool:
+    """Tell whether a text is no context, which label-invalid tells of, or the kernel's spelling."""
+    context = facts.context(text)
+    return context is None or str(context) == text
