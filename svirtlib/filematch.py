@@ -204,19 +204,13 @@ class Matcher:
         self._distributed = distributed
         # Names whose equivalence is not that of the folder in which they lie.
         self._special = tuple(map(_sources, (local, distributed)))
-        self._exact: dict[bytes, dict[bytes, list[tuple[int, Rule]]]] = {}
-        patterns = []
+        # By their stem: most hold for one tree of the host, and most trees are never asked about.
+        self._unread: dict[bytes, list[tuple[int, Rule]]] = {}
         for place, rule in enumerate(rules):
-            path = literal_path(rule.pattern)
-            if path is not None and not path.startswith(stem_of(rule.pattern)):
-                continue
-            if path is None:
-                patterns.append(Pattern(rule, place))
-            else:
-                folder, _, name = path.rpartition(b"/")
-                names = self._exact.setdefault(folder + b"/", {})
-                names.setdefault(name, []).append((place, rule))
-        self._patterns = patterns
+            self._unread.setdefault(stem_of(rule.pattern), []).append((place, rule))
+        self._patterns: dict[bytes, list[Pattern]] = {}
+        self._exact: dict[bytes, dict[bytes, list[tuple[int, Rule]]]] = {}
+        self._everywhere = self._read(b"")
         self._levels: dict[bytes, _Level] = {}
 
     def folder(self, path: bytes) -> FolderRules:
@@ -236,7 +230,7 @@ class Matcher:
         if other is not None:
             resolved = other
         level = self._level(_slashed(resolved))
-        return FolderRules(level, self._exact.get(level.below, {}), special)
+        return FolderRules(level, self._exact_in(level.below), special)
 
     def matching(self, path: bytes, kind: int) -> Iterator[Rule]:
         """Yield all rules whose patterns match a path, in no order but by their strength.
@@ -251,23 +245,52 @@ class Matcher:
             other = substitute(path, equivalences)
             path = path if other is None else other
         folder, _, name = path.rpartition(b"/")
-        for _, rule in self._exact.get(folder + b"/", {}).get(name, ()):
+        for _, rule in self._exact_in(folder + b"/").get(name, ()):
             if rule.kind in (0, kind):
                 yield rule
-        for pattern in self._patterns:
+        for pattern in self._candidates(path):
             if not path.startswith(pattern.start) or pattern.rule.kind not in (0, kind):
                 continue
             if pattern.read().expression and pattern.matches(path):
                 yield pattern.rule
 
+    def _candidates(self, path: bytes) -> list[Pattern]:
+        """Return the patterns that have the path's stem or none; the strongest first."""
+        stem = _stem(path)
+        if not stem:
+            return self._everywhere
+        both = [*self._everywhere, *self._read(stem)]
+        return sorted(both, key=lambda pattern: pattern.place)
+
+    def _exact_in(self, folder: bytes) -> Mapping[bytes, list[tuple[int, Rule]]]:
+        """Return the rules that are for one path each, right in a folder, by its name."""
+        self._read(_stem(folder))
+        return self._exact.get(folder, {})
+
+    def _read(self, stem: bytes) -> list[Pattern]:
+        """Read the rules that have a stem; return those that are patterns, the strongest first."""
+        patterns = self._patterns.get(stem)
+        if patterns is None:
+            patterns = self._patterns[stem] = []
+            for place, rule in self._unread.pop(stem, ()):
+                path = literal_path(rule.pattern)
+                if path is None:
+                    patterns.append(Pattern(rule, place))
+                elif path.startswith(stem):
+                    folder, _, name = path.rpartition(b"/")
+                    names = self._exact.setdefault(folder + b"/", {})
+                    names.setdefault(name, []).append((place, rule))
+        return patterns
+
     def _level(self, below: bytes) -> _Level:
         level = self._levels.get(below)
         if level is None:
             above = below[:-1].rpartition(b"/")[0] + b"/"
-            if len(below) > 1 and below.startswith(b"/"):
+            # Below the top alone all that matter matter for the folder above too.
+            if len(above) > 1:
                 candidates: Sequence[Pattern] = self._level(above).patterns
             else:
-                candidates = self._patterns
+                candidates = self._candidates(below)
             level = _Level(below, candidates)
             if len(self._levels) >= _REMEMBERED:
                 self._levels.clear()
@@ -277,6 +300,11 @@ class Matcher:
 
 def _slashed(path: bytes) -> bytes:
     return path if path.endswith(b"/") else path + b"/"
+
+
+def _stem(path: bytes) -> bytes:
+    """Return the first part of a path, slash included; of what lies in the root, nothing."""
+    return path[: path.find(b"/", 1) + 1]
 
 
 def _sources(equivalences: Sequence[Equivalence]) -> dict[bytes, frozenset[bytes]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Optional, Union
 
 from attr import frozen
@@ -339,10 +340,14 @@ def stem_of(pattern: bytes) -> bytes:
     libselinux compares it with the first part of a path before it asks the expression, as it
     stands there: ``/a\-b/c`` is for no path, and of ``/a/b|/c`` the second half never counts.
     """
-    end = pattern.find(b"/", 1)
-    if end < 0 or has_metacharacters(pattern[:end].replace(b"\\", b"")):
-        return b""
-    return pattern[: end + 1]
+    stem = pattern[: pattern.find(b"/", 1) + 1]
+    return stem if _is_plain(stem) else b""
+
+
+@lru_cache(maxsize=1024)
+def _is_plain(stem: bytes) -> bool:
+    # A policy has some twenty.
+    return not has_metacharacters(stem.replace(b"\\", b""))
 
 
 def _may_be_at_top(pattern: bytes) -> bool:
