@@ -5,8 +5,9 @@ from, it is on every host with SELinux, and works with any Python. ``selinux.aud
 for the distribution's Python alone and takes milliseconds for a denial, as it tries all
 booleans; it is asked only which boolean would help. setools decides nothing.
 
-libsepol holds the policy that decides in variables of its own: one in a process.
-:class:`Engine` puts its policy there when it is asked and another was there, under a lock.
+libsepol holds the policy that decides in variables of its own: one in a process, until another
+is put there. :class:`Engine` puts its policy there when it is asked and another was there, under a
+lock; whoever opens the same policy once more finds it there, and waits for nothing.
 """
 
 from __future__ import annotations
@@ -150,24 +151,24 @@ class Engine:
     """
 
     _lock: ClassVar[threading.RLock] = threading.RLock()
-    _active: ClassVar[Optional[Engine]] = None
+    #: What libsepol holds, and its number for each context that it was asked about.
+    _loaded: ClassVar[Optional[bytes]] = None
+    _sids: ClassVar[dict[str, Optional[int]]] = {}
 
     def __init__(self, image: bytes, source: str) -> None:
         self._sepol = _library()
         self._image = image
         self._source = source
-        self._sids: dict[str, Optional[int]] = {}
         self._classes: dict[str, Class] = {}
         self._check_header()
         with Engine._lock:
-            self._load()
+            self._activate()
 
-    def close(self) -> None:
-        """Let go of the policy; libsepol frees it when it loads the next one."""
-        with Engine._lock:
-            if Engine._active is self:
-                Engine._active = None
-            self._sids.clear()
+    @classmethod
+    def forget(cls) -> None:
+        """Take what libsepol holds for unknown: something else has put a policy there."""
+        with cls._lock:
+            cls._loaded = None
 
     def context_id(self, context: str) -> Optional[int]:
         """Return libsepol's number for a context, or None if the policy refuses it.
@@ -323,8 +324,8 @@ class Engine:
             )
 
     def _load(self) -> None:
-        Engine._active = None
-        self._sids.clear()
+        Engine._loaded = None
+        Engine._sids.clear()
         with _Stream(self._image) as stream:
             failed = self._sepol.sepol_set_policydb_from_file(stream)
         if failed:
@@ -332,11 +333,13 @@ class Engine:
                 f"{self._source} is damaged or cut short: libsepol does not read it; copy or "
                 f"build it anew"
             )
-        Engine._active = self
+        Engine._loaded = self._image
 
     def _activate(self) -> None:
-        if Engine._active is not self or len(self._sids) >= _MOST_CONTEXTS:
+        if Engine._loaded != self._image or len(self._sids) >= _MOST_CONTEXTS:
             self._load()
+        # One object from now on, which takes no time to compare.
+        self._image = Engine._loaded or self._image
 
     def _context_id(self, context: str) -> Optional[int]:
         try:

@@ -150,7 +150,6 @@ def open_policy(
         raise PolicyError(str(error)) from None
     if booleans:
         image = engine.with_booleans(booleans)
-        engine.close()
         engine = _sepol.Engine(image, found)
     return Policy(engine, image, found)
 
@@ -238,8 +237,9 @@ class Policy:
         self.close()
 
     def close(self) -> None:
-        """Let go of it."""
-        self._engine.close()
+        """Let go of what was worked out; libsepol keeps the policy until it reads another."""
+        for kept in (self._subjects, self._valid, self._decisions, self._by_relation):
+            kept.clear()
 
     # --- Decisions ----------------------------------------------------------------------------
 

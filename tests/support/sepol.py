@@ -23,6 +23,7 @@ from typing import ClassVar, Optional, Union
 
 from needs import require_program, skip
 
+from svirtlib.backends._sepol import Engine
 from svirtlib.mls import LabelSpace
 
 Names = Union[str, Sequence[str]]
@@ -154,7 +155,9 @@ class Judge:
         """Return how libsepol prints a context, or None if it refuses it."""
         assert "\0" not in text, "C would not see the rest"
         encoded = text.encode()
-        if Judge._active is not self or Judge._answers >= self._MOST_ANSWERS:
+        # The library under test has libsepol load policies too.
+        lost = Judge._active is not self or Engine._loaded is not None
+        if lost or Judge._answers >= self._MOST_ANSWERS:
             self._make_active()
         Judge._answers += 1
         sid = ctypes.c_uint32()
@@ -195,6 +198,7 @@ class Judge:
         error = self._sepol.sepol_set_policydb_from_file(stream)
         self._libc.fclose(stream)
         assert not error, f"libsepol can not load {self._binary}"
+        Engine.forget()
         Judge._active = self
         Judge._answers = 0
 

@@ -13,6 +13,7 @@ from smallpolicy import compile_policy
 
 from svirtlib.access import Cause
 from svirtlib.backends import policy as policies
+from svirtlib.backends._sepol import Engine, _Stream
 from svirtlib.backends.policy import find_policy, open_policy, target_of
 from svirtlib.errors import (
     BackendDataError,
@@ -302,6 +303,28 @@ def test_two_policies_take_turns(mcs, mls):
             assert not other.allowed(process("s1:c1"), image("s0"), "file", "write")
             other._decisions.clear()
             other._by_relation.clear()
+
+
+def test_a_policy_that_is_opened_again_is_not_read_again(mcs, monkeypatch):
+    source, target = process("s0:c1"), image("s0:c1")
+    with open_policy(mcs) as policy:
+        assert policy.allowed(source, target, "file", "read")
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "_load", lambda engine: pytest.fail("it was read again"))
+        with open_policy(mcs) as policy:
+            assert policy.allowed(source, target, "file", "write")
+
+
+def test_a_policy_that_another_library_put_in_its_place(mcs, mls):
+    source, target = process("s0-s0:c1"), image("s0:c1")
+    with open_policy(mcs) as policy:
+        with _Stream(Path(mls).read_bytes()) as stream:
+            # Not by the engine, which would know.
+            assert not policy._engine._sepol.sepol_set_policydb_from_file(stream)
+        Engine.forget()
+        assert policy.allowed(source, target, "file", "read")
+    with open_policy(mls) as policy:
+        assert not policy.allowed(source, target, "file", "read")
 
 
 def test_many_contexts(mcs, monkeypatch):
