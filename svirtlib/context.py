@@ -76,7 +76,7 @@ class Context:
 
     def __attrs_post_init__(self) -> None:
         # All at once, and one by one only to find the culprit.
-        if _NAMES.fullmatch(f"{self.user}:{self.role}:{self.type}"):
+        if _NAMES.fullmatch(self.user_role_type):
             return
         offset = 0
         for kind, name in (("user", self.user), ("role", self.role), ("type", self.type)):
@@ -95,6 +95,11 @@ class Context:
         """The high level, which MCS policies compare; None where there is no range."""
         return None if self.range is None else self.range.high
 
+    @property
+    def user_role_type(self) -> str:
+        """Text of the context without its range, which is what a policy's rules are about."""
+        return f"{self.user}:{self.role}:{self.type}"
+
     def with_range(self, range: Optional[Range], /) -> Context:
         """Return the same context with another range, or with none."""
         return Context(self.user, self.role, self.type, range)
@@ -104,7 +109,7 @@ class Context:
         return Context(self.user, self.role, type, self.range)
 
     def __str__(self) -> str:
-        text = f"{self.user}:{self.role}:{self.type}"
+        text = self.user_role_type
         return text if self.range is None else f"{text}:{self.range}"
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Optional
 
 from lxml import etree
@@ -37,6 +37,9 @@ _BOOT_FILES = {
     "initrd": ImageUse.INITRD,
     "dtb": ImageUse.DTB,
 }
+
+#: The children of ``<os>`` that name files.
+_BOOT_PARTS = frozenset({*_BOOT_FILES, "acpi", "nvram"})
 
 _IMAGE_KINDS = {kind.value: kind for kind in ImageKind}
 
@@ -69,6 +72,9 @@ _LONG = 1000
 
 #: A UUID as libvirt writes it.
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+#: The children of a domain that are read here.
+_PARTS = ("name", "uuid", "os", "seclabel", "devices")
 
 #: The first child of each name.
 _Children = dict[object, etree._Element]
@@ -133,7 +139,16 @@ def _text(element: Optional[etree._Element]) -> Optional[str]:
 
 
 def _guest(domain: etree._Element, source: str, *, devices: bool) -> Guest:
-    parts = _children(domain)
+    parts: _Children = {}
+    devices_parts: list[etree._Element] = []
+    # Only what is looked at: each element that is touched costs something.
+    for child in domain.iterchildren(*_PARTS):
+        tag = child.tag
+        if tag == "devices":
+            devices_parts.append(child)
+        else:
+            parts.setdefault(tag, child)
+    seclabels = list(domain.iter("{*}seclabel"))
     name = _text(parts.get("name"))
     if not name:
         raise DomainXMLError(source, "the domain has no <name>", line_of(domain))
@@ -146,9 +161,9 @@ def _guest(domain: etree._Element, source: str, *, devices: bool) -> Guest:
         running=running,
         virt_type=domain.get("type", ""),
         source=source,
-        seclabels=tuple(_seclabel(element) for element in domain.iterchildren("seclabel")),
-        images=tuple(_images(domain, parts.get("os"))),
-        seclabel_problems=_problems(domain, source),
+        seclabels=tuple([_seclabel(one) for one in seclabels if _is_own(one, domain)]),
+        images=tuple(_images(parts.get("os"), devices_parts)),
+        seclabel_problems=_problems(domain, seclabels, source) if seclabels else (),
         devices=_devices(domain, running=running) if devices else None,
     )
 
@@ -175,11 +190,15 @@ def _uuid(parts: _Children, source: str) -> Optional[str]:
         ) from None
 
 
-def _problems(domain: etree._Element, source: str) -> tuple[Problem, ...]:
+def _is_own(seclabel: etree._Element, domain: etree._Element) -> bool:
+    """Tell whether a seclabel is the domain's own, and not that of a device in it."""
+    return seclabel.tag == "seclabel" and seclabel.getparent() is domain
+
+
+def _problems(
+    domain: etree._Element, elements: list[etree._Element], source: str
+) -> tuple[Problem, ...]:
     """Return what libvirt refuses or ignores; labels are for rules that see more than one."""
-    elements = list(domain.iter("{*}seclabel"))
-    if not elements:
-        return ()
     shape = _shape(domain, elements)
     if shape in _SHAPES_WITHOUT_PROBLEM:
         return ()
@@ -203,14 +222,16 @@ def _shape(domain: etree._Element, elements: list[etree._Element]) -> Optional[_
     Of a label only whether there is one: what it says, and what is wrong with that, are for
     the rules about labels.
     """
-    shape: list[object] = [domain.get("id") is None, domain.get("id") == "-1", domain.get("type")]
-    size = len(domain.get("type", ""))
+    identifier, kind = domain.get("id"), domain.get("type")
+    shape: list[object] = [identifier is None, identifier == "-1", kind]
+    size = len(kind or "")
     for element in elements:
-        if element.getparent() is not domain or element.tag != "seclabel":
+        if not _is_own(element, domain):
             return None
-        attributes = element.attrib.items()
-        size += sum(len(name) + len(value) for name, value in attributes)
-        shape.extend(attributes)
+        attributes = element.items()
+        for name, value in attributes:
+            size += len(name) + len(value)
+        shape += attributes
         for child in element:
             text = child.text or ""
             size += len(text) + len(str(child.tag))
@@ -256,16 +277,21 @@ def _device_seclabel(source: etree._Element) -> Optional[DeviceSeclabel]:
     return None
 
 
-def _images(domain: etree._Element, system: Optional[etree._Element]) -> Iterator[Image]:
+def _images(
+    system: Optional[etree._Element], devices_parts: Iterable[etree._Element]
+) -> list[Image]:
+    images: list[Image] = []
     if system is not None:
-        yield from _boot_images(system)
-    for devices in domain.iterchildren("devices"):
+        parts = _children(system)
+        if not _BOOT_PARTS.isdisjoint(parts):
+            images += _boot_images(system, parts)
+    for devices in devices_parts:
         for disk in devices.iterchildren("disk"):
-            yield from _disk_images(disk)
+            _add_disk(images, disk)
+    return images
 
 
-def _boot_images(system: etree._Element) -> Iterator[Image]:
-    parts = _children(system)
+def _boot_images(system: etree._Element, parts: _Children) -> Iterator[Image]:
     for tag, use in _BOOT_FILES.items():
         if tag in parts:
             yield from _plain_file(_text(parts[tag]), use, system)
@@ -310,7 +336,8 @@ def _plain_file(
         )
 
 
-def _disk_images(disk: etree._Element) -> Iterator[Image]:
+def _add_disk(images: list[Image], disk: etree._Element) -> None:
+    """Add the images of a disk, a chain from its top down."""
     parts = _children(disk)
     target = parts["target"].get("dev", "") if "target" in parts else ""
     # Shareable wins over read-only, and a CD-ROM is read-only without saying so
@@ -322,23 +349,24 @@ def _disk_images(disk: etree._Element) -> Iterator[Image]:
     else:
         mode = ImageMode.PRIVATE
     shared_base = "transient" in parts and parts["transient"].get("shareBacking") == "yes"
-    yield from _chain(parts, disk.get("type", "file"), ImageUse.DISK, mode, target, shared_base)
+    _add_chain(images, parts, disk.get("type", "file"), ImageUse.DISK, mode, target, shared_base)
     mirror = parts.get("mirror")
     if mirror is not None:
         # A copy that is being made is written like the disk itself.
         kind = mirror.get("type", "file")
-        yield from _chain(_children(mirror), kind, ImageUse.MIRROR, mode, target, False)
+        _add_chain(images, _children(mirror), kind, ImageUse.MIRROR, mode, target, False)
 
 
-def _chain(
+def _add_chain(
+    images: list[Image],
     parts: _Children,
     kind: str,
     use: ImageUse,
     mode: ImageMode,
     target: str,
     shared_base: bool,
-) -> Iterator[Image]:
-    """Yield the image of the disk, or other element, with these children and all below it."""
+) -> None:
+    """Add the image of the disk, or other element, with these children and all below it."""
     inherited: Optional[DeviceSeclabel] = None
     while True:
         source = parts.get("source")
@@ -353,22 +381,22 @@ def _chain(
                 use,
                 mode,
                 target,
-                seclabel=inherited,
-                image_format=_format(parts, use),
-                chain_known=below is not None,
-                shared_on_purpose=shared_base,
+                inherited,
+                _format(parts, use),
+                below is not None,
+                shared_base,
             )
             if image is not None:
-                yield image
+                images.append(image)
             # A qcow2 image may keep its data in a second file (libvirt 10.10).
             for store in (inner.get("dataStore"), parts.get("dataStore")):
                 data = None if store is None else _children(store).get("source")
                 if store is not None and data is not None:
                     image = _source_image(
-                        data, store.get("type", "file"), use, mode, target, seclabel=inherited
+                        data, store.get("type", "file"), use, mode, target, inherited
                     )
                     if image is not None:
-                        yield image
+                        images.append(image)
         if below is None:
             return
         parts = _children(below)
@@ -392,7 +420,6 @@ def _source_image(
     use: ImageUse,
     mode: ImageMode,
     target: str,
-    *,
     seclabel: Optional[DeviceSeclabel],
     image_format: Optional[str] = None,
     chain_known: bool = True,

@@ -12,6 +12,7 @@ stand to each other in the same way: a constraint can compare levels, and nothin
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -76,6 +77,12 @@ class _Subject:
     key: str
     low: Level
     high: Level
+
+
+def _taken_apart(context: Context, text: str) -> Optional[_Subject]:
+    if context.range is None:
+        return None
+    return _Subject(text, context.user_role_type, context.range.low, context.range.high)
 
 
 def find_policy() -> Optional[str]:
@@ -325,13 +332,8 @@ class Policy:
         except KeyError:
             pass
         subject = None
-        try:
-            context = Context.parse(text)
-        except InvalidContextError:
-            context = None
-        if context is not None and context.range is not None:
-            key = f"{context.user}:{context.role}:{context.type}"
-            subject = _Subject(text, key, context.range.low, context.range.high)
+        with contextlib.suppress(InvalidContextError):
+            subject = _taken_apart(Context.parse(text), text)
         if len(self._subjects) >= _MOST_DECISIONS:
             self._subjects.clear()
         self._subjects[text] = subject
@@ -358,9 +360,13 @@ class Policy:
 
     # --- Contexts -----------------------------------------------------------------------------
 
-    def accepts(self, text: str) -> bool:
-        """Tell whether the policy accepts a context."""
-        subject = self._subject(text)
+    def accepts(self, context: Union[Context, str]) -> bool:
+        """Tell whether the policy accepts a context, parsed or not."""
+        text = str(context)
+        if isinstance(context, Context):
+            subject = _taken_apart(context, text)
+        else:
+            subject = self._subject(text)
         if subject is None:
             return self._engine.context_id(text) is not None
         return self._is_valid(subject)

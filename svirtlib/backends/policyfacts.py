@@ -129,11 +129,11 @@ def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
             continue
         if context.range is None or text in refused:
             continue
-        if not policy.accepts(text):
+        if not policy.accepts(context):
             refused[text] = policy.refusal(text)
             continue
         for known in kinds:
-            known.setdefault(_kind(context), context)
+            known.setdefault(context.user_role_type, context)
     accesses = [
         access
         for domain in sorted(domains)
@@ -170,12 +170,8 @@ def domain_facts(policy: Policy, context: Context) -> Union[DomainFacts, Refused
     text = str(context)
     if not policy.accepts(text):
         return RefusedContext(text, policy.refusal(text))
-    domain = _kind(context)
+    domain = context.user_role_type
     return DomainFacts(domain, _is_bound(policy, domain, []), policy.is_permissive(context.type))
-
-
-def _kind(context: Context) -> str:
-    return str(context.with_range(None))
 
 
 def _process_contexts(inventory: Inventory) -> Iterator[str]:

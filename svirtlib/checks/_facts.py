@@ -221,7 +221,7 @@ class Facts:
 
     def domain(self, context: Context) -> Optional[DomainFacts]:
         """Return what the policy says of a process's type, or None where it was not asked."""
-        return self.domains.get(str(context.with_range(None)))
+        return self.domains.get(context.user_role_type)
 
     def bound(self, context: Context) -> Optional[bool]:
         """Tell whether categories bind a process; None where that is not decided."""
@@ -259,7 +259,7 @@ class Facts:
         It takes what :meth:`access` does.
         """
         target_class = "blk_file" if image.kind is ImageKind.BLOCK else "file"
-        key = (str(source.with_range(None)), str(target.with_range(None)), target_class, relation)
+        key = (source.user_role_type, target.user_role_type, target_class, relation)
         found = self._accesses.get(key)
         if found is None:
             return None

@@ -29,6 +29,8 @@ class SharedImageUndeclared(Check):
         """Yield a finding for each set of guests that share images so."""
         shared: dict[tuple[Severity, tuple[str, ...], tuple[str, ...]], list[list[Use]]] = {}
         for uses in facts.uses.values():
+            if len(uses) < 2:
+                continue
             writers = {
                 use.guest.name
                 for use in uses
