@@ -51,9 +51,9 @@ _CLOSING_TIMEOUT = 2.0
 #: Seconds after which an interrupt is seen for sure.
 _TURN = 0.5
 
-#: Questions under way at once on the one connection. libvirt answers a read-only client with
-#: several threads; four hide the latency of the socket and leave the daemon its breath.
-_THREADS = 4
+#: Questions under way at once on the one connection. The daemon works at five of a client
+#: (``max_client_requests``); the others wait on its side, so that it never waits for us.
+_THREADS = 8
 
 
 class _Reading:
