@@ -69,4 +69,7 @@ def line_of(element: etree._Element) -> Optional[int]:
 def _reason(error: etree.XMLSyntaxError) -> str:
     """Return libxml2's message without its position, which is told apart."""
     text = str(error.msg or "not XML").split(", line ", 1)[0]
+    if text.startswith("Excessive depth"):
+        # libxml2 goes on to name an option for programmers.
+        return "elements nested too deeply"
     return text.encode("ascii", "backslashreplace").decode("ascii")[:200]

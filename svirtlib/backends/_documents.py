@@ -148,9 +148,10 @@ def list_folder(path: str, notes: list[str]) -> list[Union[str, Unreadable]]:
         except OSError as error:
             documents.append(_unreadable(entry.path, _cannot_read(entry.path, error)))
             continue
-        if not stat.S_ISREG(mode):
+        leads_out = entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside)
+        if stat.S_ISDIR(mode) or not (leads_out or stat.S_ISREG(mode)):
             notes.append(f"{entry.path}: passed over, no file")
-        elif entry.is_symlink() and not os.path.realpath(entry.path).startswith(inside):
+        elif leads_out:
             # Followed, it could have us read any file of the host, with our privileges.
             documents.append(
                 Unreadable(

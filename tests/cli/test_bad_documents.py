@@ -152,6 +152,11 @@ def test_a_broken_guest_without_the_ending_is_no_junk(tmp_path):
     ]
 
 
+def test_what_is_nested_too_deeply_is_told_in_our_words(tmp_path):
+    folder(tmp_path, deep_xml=MALFORMED["deep"])
+    assert "nested too deeply" in check("--xml", tmp_path / "deep.xml").err
+
+
 @pytest.mark.parametrize("contents", [{}, {"notes_txt": "none"}, {"net_xml": NETWORK}])
 def test_a_folder_without_guests(tmp_path, contents):
     outcome = check("--xml", folder(tmp_path, **contents))
@@ -183,6 +188,7 @@ def test_links_are_followed_inside_the_folder_alone(tmp_path):
     (inside / "b.xml").symlink_to(outside / "b.xml")
     (inside / "c.txt").symlink_to("../in2/secret")
     (inside / "d").symlink_to(outside)
+    (inside / "device.xml").symlink_to("/dev/zero")
     (inside / "loop.xml").symlink_to("loop.xml")
     (inside / "nowhere.xml").symlink_to("nothing")
     outcome = check("--xml", inside)
@@ -190,9 +196,9 @@ def test_links_are_followed_inside_the_folder_alone(tmp_path):
     reasons = {
         entry["what"].rpartition("/")[2]: entry["reason"] for entry in outcome.report["unreadable"]
     }
-    assert sorted(reasons) == ["b.xml", "c.txt", "loop.xml", "nowhere.xml"]
-    assert "leads out of the folder" in reasons["b.xml"]
-    assert "leads out of the folder" in reasons["c.txt"]
+    assert sorted(reasons) == ["b.xml", "c.txt", "device.xml", "loop.xml", "nowhere.xml"]
+    for name in ("b.xml", "c.txt", "device.xml"):
+        assert "leads out of the folder" in reasons[name]
     # Who names a link, or a folder by a link, means it.
     (tmp_path / "link").symlink_to("in2")
     assert check("--xml", inside / "b.xml", tmp_path / "link").report["guests"] == 1
