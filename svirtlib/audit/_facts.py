@@ -16,7 +16,13 @@ from svirtlib.filesystems import boolean_for
 from svirtlib.findings import Evidence
 from svirtlib.guests import Guest, Inventory, Unreadable
 from svirtlib.hostconfig import Arguments, Certificate, CertificateStore, HostConfig
-from svirtlib.hostpractices import BlockDevice, MountEntry, Practices, classify_by_name
+from svirtlib.hostpractices import (
+    BlockDevice,
+    MountEntry,
+    OpenPorts,
+    Practices,
+    classify_by_name,
+)
 from svirtlib.portuse import MIGRATION_PORTS
 from svirtlib.settings import Settings
 from svirtlib.storagetypes import is_for_guests
@@ -82,6 +88,11 @@ def _labelled_for_guests(mount: MountEntry) -> bool:
         ):
             return True
     return False
+
+
+def port_texts(ranges: Iterable[tuple[int, int]]) -> list[str]:
+    """Return ranges of ports as texts, such as "22" and "5900-5999"."""
+    return [f"{low}-{high}" if low < high else str(low) for low, high in ranges]
 
 
 class AuditFacts:
@@ -269,6 +280,14 @@ class AuditFacts:
             if own:
                 found.append((min(own), max(own)))
         return found
+
+    @property
+    def let_in(self) -> Optional[OpenPorts]:
+        """What a firewall that drops the rest lets everybody reach; None where there is none.
+
+        A firewall without any policy is told by fw-default-policy.
+        """
+        return self.practices.open_ports if self.practices.input_filtered else None
 
     def for_migration(self, ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
         """Return the parts of ranges of ports at which guests that migrate here arrive."""
@@ -461,14 +480,14 @@ class AuditFacts:
                     "whether they are whole disks their names do not tell; run on the host",
                 )
             )
-        ports = self.practices.open_ports
-        if ports is not None and self.practices.input_filtered:
+        ports = self.let_in
+        if ports is not None:
             dark = [*self.for_consoles(ports.undecided), *self.for_migration(ports.undecided)]
             if dark:
-                told = [f"{low}-{high}" if low < high else str(low) for low, high in dark]
+                told = listed(port_texts(dark))
                 gaps.append(
                     Unreadable(
-                        f"whether the firewall opens TCP ports {listed(told)} to everybody",
+                        f"whether the firewall opens TCP ports {told} to everybody",
                         f"{ports.origin} does not tell it: {ports.reason}",
                     )
                 )

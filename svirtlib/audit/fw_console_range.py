@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.audit._facts import AuditFacts
+from svirtlib.audit._facts import AuditFacts, port_texts
 from svirtlib.audit._rule import AuditRule, Need
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.wording import listed
@@ -25,13 +25,11 @@ class FwConsoleRange(AuditRule):
 
     def run(self, facts: AuditFacts) -> Iterator[Finding]:
         """Yield one finding for all ports."""
-        opened = facts.practices.open_ports
-        # A firewall without any policy is told by fw-default-policy.
-        if opened is None or not facts.practices.input_filtered:
+        let_in = facts.let_in
+        found = [] if let_in is None else facts.for_consoles(let_in.opened)
+        if let_in is None or not found:
             return
-        found = facts.for_consoles(opened.opened)
-        if not found:
-            return
+        ports = port_texts(found)
         names = sorted(
             {
                 name
@@ -40,7 +38,6 @@ class FwConsoleRange(AuditRule):
                 if any(low <= port <= high for low, high in found)
             }
         )
-        ports = [f"{low}-{high}" if low < high else str(low) for low, high in found]
         whose = f", the consoles of {listed(names)} among them" if names else ""
         yield self.tell(
             f"the firewall opens TCP ports {listed(ports)} for consoles to every address and over "
@@ -48,5 +45,5 @@ class FwConsoleRange(AuditRule):
             "name who may come: `ip saddr NETWORK tcp dport PORTS accept`, or an interface "
             "(`iifname`); or keep consoles to sockets and reach them over ssh",
             guests=names,
-            evidence=[Evidence(opened.origin, f"tcp {port} is accepted") for port in ports],
+            evidence=[Evidence(let_in.origin, f"tcp {port} is accepted") for port in ports],
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from svirtlib.audit._facts import AuditFacts
+from svirtlib.audit._facts import AuditFacts, port_texts
 from svirtlib.audit._rule import AuditRule, Need
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.wording import listed
@@ -24,19 +24,16 @@ class FwMigrationRange(AuditRule):
 
     def run(self, facts: AuditFacts) -> Iterator[Finding]:
         """Yield one finding for all ports."""
-        opened = facts.practices.open_ports
-        # A firewall without any policy is told by fw-default-policy.
-        if opened is None or not facts.practices.input_filtered:
+        let_in = facts.let_in
+        found = [] if let_in is None else facts.for_migration(let_in.opened)
+        if let_in is None or not found:
             return
-        found = facts.for_migration(opened.opened)
-        if not found:
-            return
-        ports = [f"{low}-{high}" if low < high else str(low) for low, high in found]
+        ports = port_texts(found)
         forced = facts.conf is not None and facts.conf.flag("migrate_tls_force")
         yield self.tell(
             f"the firewall opens TCP ports {listed(ports)}, at which QEMU takes guests that "
             f"migrate here, to every address and over every interface",
             "name the other hosts: `ip saddr { HOST, HOST } tcp dport PORTS accept`",
             severity=Severity.LOW if forced else self.severity,
-            evidence=[Evidence(opened.origin, f"tcp {port} is accepted") for port in ports],
+            evidence=[Evidence(let_in.origin, f"tcp {port} is accepted") for port in ports],
         )
