@@ -560,6 +560,21 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def _state_when_killed(root, words, *, seconds):
+    """Run a command until it is killed; return how far it came: rule, some labels, all of them."""
+    command = [sys.executable, "-c", _KILLED, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as victim:
+        assert victim.stdout is not None
+        victim.stdout.readline()
+        try:
+            victim.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            victim.kill()
+    _wait_for_lock(root)
+    labels = root.labels("/virtstorage").values()
+    return bool(root.stored_rules()), NEW in labels, set(labels) == {NEW}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["apply", "undo"])
 def test_killed_at_any_moment(root, end):
@@ -571,17 +586,7 @@ def test_killed_at_any_moment(root, end):
     states = set()
     # Spread over the time that a whole run takes: loading, committing the rule, labelling.
     for turn in range(6):
-        with subprocess.Popen([sys.executable, "-c", _KILLED, *words], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL) as victim:  # fmt: skip
-            assert victim.stdout is not None
-            victim.stdout.readline()
-            try:
-                victim.wait(timeout=0.1 + turn * 0.3)
-            except subprocess.TimeoutExpired:
-                victim.kill()
-        _wait_for_lock(root)
-        labelled = sum(label == NEW for label in root.labels("/virtstorage").values())
-        states.add((bool(root.stored_rules()), labelled > 0, labelled == 1641))
+        states.add(_state_when_killed(root, words, seconds=0.1 + turn * 0.3))
         if end == "apply":
             assert root.run("storage", "apply", "/virtstorage").code == 0
             assert set(root.labels("/virtstorage").values()) == {NEW}
@@ -603,17 +608,7 @@ def test_undo_killed_at_any_moment(root, end):
     states = set()
     for turn in range(6):
         assert root.run("storage", "apply", "/virtstorage").code == 0
-        with subprocess.Popen([sys.executable, "-c", _KILLED, *words], stdout=subprocess.PIPE,
-                              stderr=subprocess.DEVNULL) as victim:  # fmt: skip
-            assert victim.stdout is not None
-            victim.stdout.readline()
-            try:
-                victim.wait(timeout=0.1 + turn * 0.25)
-            except subprocess.TimeoutExpired:
-                victim.kill()
-        _wait_for_lock(root)
-        labelled = sum(label == NEW for label in root.labels("/virtstorage").values())
-        states.add((bool(root.stored_rules()), labelled > 0, labelled == 1641))
+        states.add(_state_when_killed(root, words, seconds=0.1 + turn * 0.25))
         if end == "apply":
             assert root.run("storage", "apply", "/virtstorage").code == 0
             assert set(root.labels("/virtstorage").values()) == {NEW}
