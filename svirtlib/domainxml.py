@@ -17,9 +17,10 @@ from lxml import etree
 from svirtlib.diskname import without_secret
 from svirtlib.errors import DomainXMLError
 from svirtlib.guests import Guest, Image, ImageKind, ImageMode, ImageUse
+from svirtlib.problems import IGNORED, REJECTED, Problem
 from svirtlib.seclabel import SELINUX, DeviceSeclabel, Seclabel, SeclabelType
 from svirtlib.seclabelxml import read_domain
-from svirtlib.validation import IGNORED, REJECTED, Problem, Target, validate
+from svirtlib.validation import Target, validate
 from svirtlib.xmltree import MAX_BYTES, line_of, parse_tree
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from svirtlib.seclabel import DeviceSeclabel, Seclabel
 if TYPE_CHECKING:
     from svirtlib.devices import Devices
     from svirtlib.policyfacts import PolicyFacts
-    from svirtlib.validation import Problem
+    from svirtlib.problems import Problem
 
 __all__ = [
     "BooleanState",

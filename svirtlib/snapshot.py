@@ -94,7 +94,7 @@ def _converter() -> Converter:
     import cattrs.gen
 
     from svirtlib.policyfacts import PolicyFacts
-    from svirtlib.validation import Problem
+    from svirtlib.problems import Problem
 
     # Their module imports these for type checkers alone.
     later = {"Devices": Devices, "PolicyFacts": PolicyFacts, "Problem": Problem}

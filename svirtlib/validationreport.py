@@ -13,8 +13,9 @@ from attr import frozen
 from svirtlib.errors import DomainXMLError
 from svirtlib.findings import Finding, Report, Severity
 from svirtlib.guests import Host, Unreadable
+from svirtlib.problems import Problem
 from svirtlib.seclabelxml import EXPECTED, read_seclabels
-from svirtlib.validation import Problem, Target, validate
+from svirtlib.validation import Target, validate
 
 __all__ = ["File", "Validation", "validate_files"]
 

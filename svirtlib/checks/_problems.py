@@ -8,7 +8,7 @@ from svirtlib.checks._check import listed
 from svirtlib.checks._facts import Facts
 from svirtlib.findings import Evidence, Finding, Severity
 from svirtlib.guests import Guest
-from svirtlib.validation import Layer, Problem
+from svirtlib.problems import Layer, Problem
 
 __all__ = ["findings_of"]
 

@@ -8,7 +8,7 @@ from svirtlib.checks._check import Check
 from svirtlib.checks._facts import Facts
 from svirtlib.checks._problems import findings_of
 from svirtlib.findings import Finding, Severity
-from svirtlib.validation import REJECTED
+from svirtlib.problems import REJECTED
 
 
 class SeclabelRejected(Check):

@@ -6,8 +6,9 @@ import pytest
 
 from svirtlib.domainxml import parse_document
 from svirtlib.errors import DomainXMLError
+from svirtlib.problems import IGNORED, REJECTED, Layer
 from svirtlib.seclabelxml import read_seclabels
-from svirtlib.validation import IGNORED, REJECTED, Layer, Target, validate
+from svirtlib.validation import Target, validate
 
 TARGET = Target(version=(9, 0))
 LABEL = "<label>system_u:system_r:svirt_t:s0:c1,c2</label>"
