@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from needs import require_module
 
-from svirtlib import access, devices, guests, mls, policyfacts, seclabel, validation
+from svirtlib import access, devices, guests, mls, policyfacts, problems, seclabel
 from svirtlib.audit import ALL_RULES
 from svirtlib.checks import ALL_CHECKS
 from svirtlib.cli.main import main
@@ -171,7 +171,7 @@ def test_rules_are_the_code_s():
         (SNAPSHOT["$defs"]["unreadable"], guests.Unreadable),
         (SNAPSHOT["$defs"]["seclabel"], seclabel.Seclabel),
         (SNAPSHOT["$defs"]["device_seclabel"], seclabel.DeviceSeclabel),
-        (SNAPSHOT["$defs"]["problem"], validation.Problem),
+        (SNAPSHOT["$defs"]["problem"], problems.Problem),
         (SNAPSHOT["$defs"]["devices"], devices.Devices),
         (SNAPSHOT["$defs"]["graphics"], devices.Graphics),
         (SNAPSHOT["$defs"]["listen"], devices.Listen),
@@ -202,8 +202,8 @@ def test_properties_are_the_attributes(place, kind):
         (SNAPSHOT["$defs"]["seclabel"]["properties"]["type"], seclabel.SeclabelType),
         (SNAPSHOT["$defs"]["host"]["properties"]["mode"], guests.Mode),
         (REPORT["properties"]["host"]["properties"]["selinux"]["properties"]["mode"], guests.Mode),
-        (REPORT["$defs"]["finding"]["properties"]["layer"], validation.Layer),
-        (SNAPSHOT["$defs"]["problem"]["properties"]["layer"], validation.Layer),
+        (REPORT["$defs"]["finding"]["properties"]["layer"], problems.Layer),
+        (SNAPSHOT["$defs"]["problem"]["properties"]["layer"], problems.Layer),
         (SNAPSHOT["$defs"]["access"]["properties"]["relation"], mls.Relation),
         (ACCESS["properties"]["reasons"]["items"]["properties"]["cause"], access.Cause),
     ],
