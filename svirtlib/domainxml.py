@@ -75,7 +75,7 @@ _LONG = 1000
 _UUID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 #: The children of a domain that are read here.
-_PARTS = ("name", "uuid", "os", "seclabel", "devices")
+_PARTS = ("name", "uuid", "os", "devices")
 
 #: The first child of each name.
 _Children = dict[object, etree._Element]
@@ -128,8 +128,9 @@ def _tag(element: etree._Element) -> str:
 
 def _children(element: etree._Element) -> _Children:
     """Return the first child of each name; one walk costs less than a search for each."""
-    # Backwards, so that of several the first is the last that is put in.
-    return {child.tag: child for child in reversed(element)}
+    # Backwards, so that of several the first is the last that is put in. A slice, as each
+    # iterator of lxml ends with an exception that costs as much as two elements.
+    return {child.tag: child for child in element[::-1]}
 
 
 def _text(element: Optional[etree._Element]) -> Optional[str]:
@@ -212,7 +213,12 @@ def _problems(
         and problem.severity != "info"
         and problem.code not in _TOLD_BY_LABEL_RULES
     )
-    if shape is not None and not problems and len(_SHAPES_WITHOUT_PROBLEM) < _MOST_SHAPES:
+    if (
+        shape is not None
+        and not problems
+        and len(_SHAPES_WITHOUT_PROBLEM) < _MOST_SHAPES
+        and len(repr(shape)) <= _LONG
+    ):
         _SHAPES_WITHOUT_PROBLEM.add(shape)
     return problems
 
@@ -223,24 +229,19 @@ def _shape(domain: etree._Element, elements: list[etree._Element]) -> Optional[_
     Of a label only whether there is one: what it says, and what is wrong with that, are for
     the rules about labels.
     """
-    identifier, kind = domain.get("id"), domain.get("type")
-    shape: list[object] = [identifier is None, identifier == "-1", kind]
-    size = len(kind or "")
+    identifier = domain.get("id")
+    shape: list[object] = [identifier is None, identifier == "-1", domain.get("type")]
     for element in elements:
         if not _is_own(element, domain):
             return None
-        attributes = element.items()
-        for name, value in attributes:
-            size += len(name) + len(value)
-        shape += attributes
-        for child in element:
-            text = child.text or ""
-            size += len(text) + len(str(child.tag))
-            if len(child) or size > _LONG:
+        shape += element.items()
+        for child in element[:]:
+            if len(child):
                 return None
-            shape.append((child.tag, text if child.tag == "baselabel" else bool(text)))
+            tag, text = child.tag, child.text
+            shape.append((tag, text if tag == "baselabel" else bool(text)))
         shape.append(None)
-    return tuple(shape) if size <= _LONG else None
+    return tuple(shape)
 
 
 def _seclabel(element: etree._Element) -> Seclabel:

@@ -88,7 +88,7 @@ def _no_progress(done: int, total: int) -> None:
 
 def _with_volumes(guest: Guest, source: Guests, unreadable: list[Unreadable]) -> Guest:
     """Put paths to the images that are storage volumes."""
-    if not any(image.kind is ImageKind.VOLUME and image.path is None for image in guest.images):
+    if not any(image.path is None and image.kind is ImageKind.VOLUME for image in guest.images):
         return guest
     images = []
     for image in guest.images:

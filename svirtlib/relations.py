@@ -257,8 +257,9 @@ class _Distinct:
                         canonical = False
                     continue
             level = _parsed(given, self._space)
-            if level.sensitivity == 0 and popcount(level.mask) == 2:
-                low, high = level.categories
+            mask = level.mask
+            if level.sensitivity == 0 and popcount(mask) == 2:
+                low, high = (mask & -mask).bit_length() - 1, mask.bit_length() - 1
                 codes.append(low * factor + high)
                 canonical = False
                 continue
@@ -268,7 +269,7 @@ class _Distinct:
             known = others.setdefault(level, number)
             if known != number:
                 respelled.append((number, known))
-            elif level.mask:
+            elif mask:
                 self.sets[number] = level
             else:
                 self.uncategorised[number] = level

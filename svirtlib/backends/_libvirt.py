@@ -72,11 +72,11 @@ class _Reading:
         )
         self._questions: queue.SimpleQueue[tuple[int, Any]] = queue.SimpleQueue()
         self._describe = describe
-        for number, domain in enumerate(domains):
-            self.waiting[number] = domain.name()
-            self._questions.put((number, domain))
+        for question in enumerate(domains):
+            self._questions.put(question)
         for _ in range(min(_THREADS, len(domains))):
             threading.Thread(target=self._work, daemon=True, name="libvirt guests").start()
+        self.waiting.update((number, domain.name()) for number, domain in enumerate(domains))
 
     def _work(self) -> None:
         while True:
@@ -138,9 +138,12 @@ class LibvirtGuests:
         self._name: Optional[str] = self._try("tell the host's name", self._connection.getHostname)
         model = self._try("tell its security model", self._connection.getSecurityModel)
         self._secmodels: tuple[str, ...] = (model[0],) if model and model[0] else ()
-        # From here on libvirt works at the answers while we load what reads them.
         domains = self._ask("list its guests", self._connection.listAllDomains, 0)
         self._reading = _Reading(domains, self._describe)
+        # To load the XML library takes as long as a hundred guests; libvirt works meanwhile.
+        from svirtlib.domainxml import parse_document
+
+        self._parse = parse_document
 
     def close(self) -> None:
         """Close the connection, unless libvirt was given up; a hang does no harm."""
@@ -408,13 +411,10 @@ class LibvirtGuests:
                 self._notes.append(f"guest {name} vanished while it was read")
                 return None
             return Unreadable(f"guest {name}", str(translated), name)
-        # It loads the XML library, which takes as long as a hundred guests.
-        from svirtlib.domainxml import parse_document
-
         xml, label = answer
         try:
             data = xml.encode("utf-8", "surrogateescape")
-            (guest,) = parse_document(data, self.uri, devices=self._devices)
+            (guest,) = self._parse(data, self.uri, devices=self._devices)
         except DomainXMLError as malformed:
             return Unreadable(f"guest {name}", malformed.reason, name)
         if label is None:
@@ -429,6 +429,9 @@ def _wait(answers: queue.SimpleQueue[_T], seconds: float) -> _T:
     Raises:
         queue.Empty: there is none in time.
     """
+    if not answers.empty():
+        # Nobody else takes answers; most are there before they are asked for.
+        return answers.get()
     # In short turns: an interrupt that comes just before a wait is seen only after it.
     deadline = time.monotonic() + seconds
     while True:

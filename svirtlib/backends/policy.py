@@ -71,18 +71,18 @@ class Target:
 
 @frozen
 class _Subject:
-    """A context taken apart; ``key`` is the part before the range."""
+    """A context, as it was given, taken apart; ``key`` is the part before the range."""
 
-    text: str
+    context: Union[Context, str]
     key: str
     low: Level
     high: Level
 
 
-def _taken_apart(context: Context, text: str) -> Optional[_Subject]:
+def _taken_apart(context: Context, given: Union[Context, str]) -> Optional[_Subject]:
     if context.range is None:
         return None
-    return _Subject(text, context.user_role_type, context.range.low, context.range.high)
+    return _Subject(given, context.user_role_type, context.range.low, context.range.high)
 
 
 def find_policy() -> Optional[str]:
@@ -356,19 +356,19 @@ class Policy:
                 valid = self._valid[key] = asked is not None
             if valid:
                 return True
-        return self._engine.context_id(subject.text) is not None
+        return self._engine.context_id(str(subject.context)) is not None
 
     # --- Contexts -----------------------------------------------------------------------------
 
     def accepts(self, context: Union[Context, str]) -> bool:
         """Tell whether the policy accepts a context, parsed or not."""
-        text = str(context)
         if isinstance(context, Context):
-            subject = _taken_apart(context, text)
+            # Its text is made only where that is asked about.
+            subject = _taken_apart(context, context)
         else:
-            subject = self._subject(text)
+            subject = self._subject(context)
         if subject is None:
-            return self._engine.context_id(text) is not None
+            return self._engine.context_id(str(context)) is not None
         return self._is_valid(subject)
 
     def refusal(self, text: str) -> str:

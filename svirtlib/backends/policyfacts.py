@@ -116,24 +116,25 @@ def _facts(policy: Policy, inventory: Inventory) -> PolicyFacts:
     beyond: set[str] = set()
     domains: dict[str, Context] = {}
     images: dict[str, Context] = {}
-    for text, kinds in (
-        *((text, (domains,)) for text in _process_contexts(inventory)),
-        *((text, (images,)) for text in _image_contexts(inventory)),
+    for texts, known in (
+        (_process_contexts(inventory), domains),
+        (_image_contexts(inventory), images),
     ):
-        try:
-            context = Context.parse(text)
-        except InvalidContextError:
-            # label-invalid tells of it, unless the policy knows better.
-            if policy.accepts(text):
-                beyond.add(text)
-            continue
-        if context.range is None or text in refused:
-            continue
-        if not policy.accepts(context):
-            refused[text] = policy.refusal(text)
-            continue
-        for known in kinds:
-            known.setdefault(context.user_role_type, context)
+        # A guest's label stands in its XML, at its process and at its images.
+        for text in dict.fromkeys(texts):
+            try:
+                context = Context.parse(text)
+            except InvalidContextError:
+                # label-invalid tells of it, unless the policy knows better.
+                if policy.accepts(text):
+                    beyond.add(text)
+                continue
+            if context.range is None or text in refused:
+                continue
+            if policy.accepts(context):
+                known.setdefault(context.user_role_type, context)
+            else:
+                refused[text] = policy.refusal(text)
     accesses = [
         access
         for domain in sorted(domains)
