@@ -114,6 +114,10 @@ SUBS = st.lists(
     subs="/a/b /b\n", subs_dist="/a /lib\n",
     paths=[(b"/a", 0), (b"/a/b", stat.S_IFREG), (b"/a/ab", stat.S_IFDIR), (b"/xb", stat.S_IFREG)],
 )  # fmt: skip
+@example(  # A stem counts as it is written, also once it was asked for.
+    base=[(r"/a\-b/c", "")], homedirs=[("/b", "")], local=[("/b", "")], subs="", subs_dist="",
+    paths=[(rb"/a\-b/c", 0), (b"/a-b/c", 0)],
+)  # fmt: skip
 def test_any_rules_on_any_path(tmp_path_factory, base, homedirs, local, subs, subs_dist, paths):
     folder = tmp_path_factory.mktemp("policy")
     path = _policy(folder, _lines(base), _lines(homedirs), _lines(local), subs, subs_dist)
@@ -124,6 +128,13 @@ def test_any_rules_on_any_path(tmp_path_factory, base, homedirs, local, subs, su
             assert _ours(contexts, key, kind) == _theirs(judge, key, kind), (key, kind)
     finally:
         shutil.rmtree(folder)
+
+
+def test_all_rules_that_match(tmp_path):
+    rules = [("/a/b", "--"), ("/a/b", "-d"), ("/a/.*", ""), ("/a/c", ""), ("/.*", ""), ("/b/b", "")]
+    contexts = FileContexts(_policy(tmp_path, _lines(rules)))
+    found = {rule.context for rule in contexts.matching(b"/a/b", stat.S_IFREG)}
+    assert found == {f"u:object_r:t{number}_t:s0" for number in (0, 2, 4)}
 
 
 def _theirs(judge, key, kind):

@@ -52,6 +52,24 @@ def test_a_guest_without_a_label_is_not_taken_for_judged():
     assert "host-not-enforcing" in {entry["rule"] for entry in outcome.report["not_run"]}
 
 
+def test_of_several_elements_of_a_name_the_first_counts_as_in_libvirt():
+    libvirt = require_module("libvirt", package="python3-libvirt")
+    first, second = "<name>a</name><uuid>{}</uuid>", "<name>b</name><uuid>{}</uuid>"
+    document = played("c", disks=[disk("/img/c").replace("<target", "<source file='/b'/><target")])
+    start, end = document.index("<name>"), document.index("</uuid>") + len("</uuid>")
+    document = (
+        document[:start]
+        + first.format("11111111-1111-4111-8111-111111111111")
+        + second.format("22222222-2222-4222-8222-222222222222")
+        + document[end:]
+    )
+    defined = libvirt.open("test:///default").defineXML(document).XMLDesc(0)
+    (ours,), (theirs,) = (parse_document(text.encode(), "x") for text in (document, defined))
+    assert (ours.name, ours.uuid) == (theirs.name, theirs.uuid)
+    assert [image.path for image in ours.images] == [image.path for image in theirs.images]
+    assert (ours.name, [image.path for image in ours.images]) == ("a", ["/img/c"])
+
+
 def test_guests_are_what_their_documents_say(host):
     libvirt = require_module("libvirt", package="python3-libvirt")
     uri = host(
