@@ -116,7 +116,7 @@ SUBS = st.lists(
 )  # fmt: skip
 @example(  # A stem counts as it is written, also once it was asked for.
     base=[(r"/a\-b/c", "")], homedirs=[("/b", "")], local=[("/b", "")], subs="", subs_dist="",
-    paths=[(rb"/a\-b/c", 0), (b"/a-b/c", 0)],
+    paths=[(rb"/a\-b/c", stat.S_IFREG), (b"/a-b/c", stat.S_IFREG)],
 )  # fmt: skip
 def test_any_rules_on_any_path(tmp_path_factory, base, homedirs, local, subs, subs_dist, paths):
     folder = tmp_path_factory.mktemp("policy")

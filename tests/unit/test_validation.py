@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from svirtlib import domainxml
 from svirtlib.domainxml import parse_document
 from svirtlib.errors import DomainXMLError
 from svirtlib.problems import IGNORED, REJECTED, Layer
@@ -253,6 +254,25 @@ def test_a_second_look_says_the_same(text):
         for problem in problems(text, target)
         if problem.rule in (REJECTED, IGNORED) and problem.code not in ("I4", "S3", "S4", "S5")
     }
+
+
+def test_text_in_an_element_of_a_label_is_not_taken_for_none():
+    """As libvirt reads all text of a label, also after a guest whose label is empty."""
+    for label, told in (("", []), ("<b>x</b>", ["I5"])):
+        text = domain(f"<seclabel type='dynamic' model='selinux'><label>{label}</label></seclabel>")
+        (guest,) = parse_document(text.encode(), "test")
+        assert [problem.code for problem in guest.seclabel_problems] == told
+
+
+def test_what_is_remembered_of_seclabels_is_bounded(monkeypatch):
+    monkeypatch.setattr(domainxml, "_SHAPES_WITHOUT_PROBLEM", set())
+    for length in (10, 2000):
+        baselabel = f"system_u:system_r:{'t' * length}:s0"
+        text = f"<seclabel type='dynamic' model='selinux'><baselabel>{baselabel}</baselabel>"
+        (guest,) = parse_document(domain(f"{text}</seclabel>").encode(), "test")
+        assert guest.seclabel_problems == ()
+    (kept,) = domainxml._SHAPES_WITHOUT_PROBLEM
+    assert len(str(kept)) < 1000
 
 
 def test_what_hosts_and_versions_decide_is_no_problem_of_a_guest():
