@@ -13,7 +13,6 @@ from typing import Callable, Optional
 from svirtlib._seclabelreading import (
     MAX_LABEL,
     MAX_MODEL,
-    SELINUX,
     Reading,
     ReadOverride,
     ReadSeclabel,
@@ -22,7 +21,7 @@ from svirtlib._seclabelreading import (
 from svirtlib.context import Context
 from svirtlib.errors import InvalidContextError, quote
 from svirtlib.problems import INVALID, NOT_CANONICAL, Layer, Problem, ignored
-from svirtlib.rawseclabel import DocumentKind, Place, RawSeclabel
+from svirtlib.rawseclabel import SELINUX, DocumentKind, Place, RawSeclabel
 
 __all__ = ["advice", "policy_problems"]
 

@@ -14,6 +14,7 @@ from attr import field, frozen, mutable
 from svirtlib.errors import quote
 from svirtlib.problems import Problem, refused
 from svirtlib.rawseclabel import (
+    SELINUX,
     DocumentKind,
     Place,
     RawSeclabel,
@@ -25,7 +26,6 @@ __all__ = [
     "MAX_LABEL",
     "MAX_MODEL",
     "NEWEST",
-    "SELINUX",
     "UNSUPPORTED",
     "ReadOverride",
     "ReadSeclabel",
@@ -51,8 +51,6 @@ _RELABEL_NEEDS_LABEL = (11, 5)
 #: Longest texts, in bytes (libvirt VIR_SECURITY_LABEL_BUFLEN, VIR_SECURITY_MODEL_BUFLEN).
 MAX_LABEL = 4096
 MAX_MODEL = 256
-
-SELINUX = "selinux"
 
 _TYPES = ("dynamic", "static", "none")
 

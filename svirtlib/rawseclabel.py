@@ -11,7 +11,18 @@ from typing import Optional
 
 from attr import frozen
 
-__all__ = ["DocumentKind", "Place", "RawChild", "RawSeclabel", "RawSource", "SeclabelDocument"]
+__all__ = [
+    "SELINUX",
+    "DocumentKind",
+    "Place",
+    "RawChild",
+    "RawSeclabel",
+    "RawSource",
+    "SeclabelDocument",
+]
+
+#: The security model that this project judges; others are carried along unjudged.
+SELINUX = "selinux"
 
 
 class DocumentKind(enum.Enum):

@@ -13,11 +13,9 @@ from typing import Optional
 from attr import frozen
 
 from svirtlib.context import Context
+from svirtlib.rawseclabel import SELINUX
 
 __all__ = ["SELINUX", "DeviceSeclabel", "Seclabel", "SeclabelType"]
-
-#: The security model that this project judges; others are carried along unjudged.
-SELINUX = "selinux"
 
 
 class SeclabelType(enum.Enum):

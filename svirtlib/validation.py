@@ -18,7 +18,6 @@ from typing import Callable, Optional
 from svirtlib._seclabeladvice import advice, policy_problems
 from svirtlib._seclabelreading import (
     NEWEST,
-    SELINUX,
     UNSUPPORTED,
     Reading,
     ReadOverride,
@@ -27,7 +26,7 @@ from svirtlib._seclabelreading import (
 )
 from svirtlib.errors import quote
 from svirtlib.problems import Layer, Problem, refused
-from svirtlib.rawseclabel import DocumentKind, Place, RawSeclabel, SeclabelDocument
+from svirtlib.rawseclabel import SELINUX, DocumentKind, Place, RawSeclabel, SeclabelDocument
 
 __all__ = ["NEWEST", "Target", "validate"]
 
