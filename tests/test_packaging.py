@@ -81,7 +81,7 @@ def test_wheel_installs_one_name(wheel):
         entry_points = archive.read(f"{info}/entry_points.txt").decode()
         metadata = archive.read(f"{info}/METADATA").decode()
     assert info.endswith(".dist-info")
-    assert "svirt-label = svirtlib.cli.main:main" in entry_points
+    assert "svirt-label = svirtlib.cli.main:run" in entry_points
     assert "\nRequires-Python: >=3.9\n" in metadata
     # A pip that took them for requirements would install stubs over the real bindings.
     for binding in ("selinux", "semanage", "setools"):
