@@ -247,15 +247,18 @@ class _Distinct:
             if isinstance(given, str):
                 # Two single categories take a short cut past Level.
                 head, _, tail = given.partition(",")
-                low = heads.get(head)
-                high = tails.get(tail)
-                if low is not None and high is not None and low != high:
+                try:
+                    low, high = heads[head], tails[tail]
+                except KeyError:
+                    pass
+                else:
                     if low < high:
                         codes.append(low * factor + high)
-                    else:
+                        continue
+                    if low > high:
                         codes.append(high * factor + low)
                         canonical = False
-                    continue
+                        continue
             level = _parsed(given, self._space)
             mask = level.mask
             if level.sensitivity == 0 and popcount(mask) == 2:
@@ -344,8 +347,8 @@ class _Census:
 
     def of(self, numbers: Sequence[int]) -> Holders:
         """Return the holders of some levels."""
-        positions = [self._first[number] for number in numbers]
-        for number in self._more.keys() & numbers:
+        positions = list(map(self._first.__getitem__, numbers))
+        for number in filter(self._more.__contains__, numbers):
             positions += self._more[number]
         positions.sort()
         return Holders(len(positions), len(numbers), tuple(positions[: self._cap]))
