@@ -224,7 +224,7 @@ def _problems(
 
 
 def _shape(domain: etree._Element, elements: list[etree._Element]) -> Optional[_Shape]:
-    """Return what decides on problems of seclabels, where that is little, else None.
+    """Return what decides on problems of seclabels, or None where only all of it does.
 
     Of a label only whether there is one: what it says, and what is wrong with that, are for
     the rules about labels.

@@ -262,6 +262,7 @@ class _Distinct:
             level = _parsed(given, self._space)
             mask = level.mask
             if level.sensitivity == 0 and popcount(mask) == 2:
+                # The places of the lowest and of the highest bit.
                 low, high = (mask & -mask).bit_length() - 1, mask.bit_length() - 1
                 codes.append(low * factor + high)
                 canonical = False
