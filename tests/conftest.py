@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -41,6 +42,17 @@ def _no_journal(tmp_path_factory):
     """Keep what tests do out of this machine's journal."""
     nowhere = tmp_path_factory.mktemp("journal")
     journal.SOCKET, journal.LOG = str(nowhere / "socket"), str(nowhere / "log")
+
+
+@pytest.fixture
+def heeded():
+    """Interrupts are heeded, by programs that are started, too.
+
+    Started from a shell's background they are not.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

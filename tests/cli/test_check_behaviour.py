@@ -632,17 +632,6 @@ def test_standard_error_is_full(require, arguments):
     assert done.returncode == 2
 
 
-@pytest.fixture
-def heeded():
-    """Interrupts are heeded, by programs that are started, too.
-
-    Started from a shell's background they are not.
-    """
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeded")
 def test_ctrl_c(tmp_path):
     """While it waits for a document that does not come."""

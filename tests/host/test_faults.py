@@ -84,6 +84,7 @@ def test_what_never_answers(tmp_path, form):
     assert "raise --timeout" in err
 
 
+@pytest.mark.usefixtures("heeded")
 def test_an_interrupt_ends_the_wait(tmp_path):
     with DeafSocket(tmp_path) as deaf:
         process = program("check", "-c", f"qemu:///session?socket={deaf.path}")
