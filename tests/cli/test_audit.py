@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 import pytest
+from auditrun import audit, guest
 from checkrun import run
 from hosttree import HostTree
-from needs import require, require_program
+from needs import require
 
 from svirtlib.backends import _practices
 from svirtlib.backends._tree import Tree
@@ -19,24 +20,6 @@ from svirtlib.guests import Unreadable
 from svirtlib.hostpractices import classify_by_name
 from svirtlib.settings import QEMU_KEYS, read_settings
 from svirtlib.virconf import parse_conf
-
-GUEST = (
-    "<domain type='kvm'><name>{name}</name><devices><graphics type='vnc' {attributes}>"
-    "{inner}</graphics></devices></domain>"
-)
-
-
-def guest(name="web", attributes="", inner=""):
-    return GUEST.format(name=name, attributes=attributes, inner=inner)
-
-
-@pytest.fixture
-def tree(tmp_path):
-    return HostTree(tmp_path / "host")
-
-
-def audit(tree, *options):
-    return run("audit", "--format", "json", "--root", tree.root, *options)
 
 
 def test_healthy_host_is_silent(tree):
@@ -301,7 +284,6 @@ DISK = (
 _SCAN = "lvm-filter-missing"
 _LABEL = "host-mount-by-label"
 _OPEN = "libvirt-polkit-open"
-_OPEN_PORTS = "fw-default-policy"
 _POLKIT = "polkit.addRule(function(action, subject) {{ {} return polkit.Result.YES; }});"
 
 
@@ -391,177 +373,6 @@ def test_snapshot_without_devices_is_unknown(tmp_path):
     snapshot.write_text("{}")
     assert run("audit", "--snapshot", snapshot).code == 2
     assert run("audit", "--snapshot", snapshot, "--xml", document).code == 2
-
-
-@pytest.mark.parametrize(
-    ("line", "rules"),
-    [
-        ("anna ALL=(anna) {}", []),
-        ("anna ALL=(anna:spice) {}", []),
-        ("anna ALL=(:spice) {}", []),
-        ("root ALL=(ALL) {}", []),
-        ("anna ALL=(ALL) {}\nben ALL=(ALL) ALL", ["sudoers-broad-command", "sudoers-runas"]),
-        ("anna ALL={}", ["sudoers-runas"]),
-        ("anna ALL=(ben) {}", ["sudoers-runas"]),
-        ("%spice ALL=(ALL) {}", ["sudoers-runas"]),
-        ("User_Alias SEATS = anna, ben\nSEATS ALL=(anna) {}", ["sudoers-runas"]),
-        ("anna, ben ALL=(:spice) {}", []),
-        ("anna ALL=(anna {}", []),
-    ],
-)
-def test_as_whom_sudo_starts_a_viewer(tree, line, rules):
-    viewer = "/usr/bin/remote-viewer -- spice\\://kvm1\\?tls-port\\=20002"
-    tree.put("/etc/sudoers.d/viewers", line.format(viewer) + "\n", 0o440)
-    outcome = audit(tree)
-    assert outcome.rules == rules
-    assert bool(outcome.unjudged) == ("(anna {" in line)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize(
-    ("rules", "told", "unknown"),
-    [
-        ("type filter hook input priority 0; policy drop;", [], 0),
-        ("type filter hook input priority 0; policy accept; tcp dport 22 accept", [_OPEN_PORTS], 0),
-        ("type filter hook input priority 0; policy accept; counter drop", [], 0),
-        ("type filter hook forward priority 0; policy drop;", [_OPEN_PORTS], 0),
-        ("type filter hook input priority 0; polic", [], 1),
-        ('include "/etc/a"', [], 1),
-    ],
-)
-def test_firewall_of_an_unpacked_host(tree, rules, told, unknown):
-    require_program("nft", "nftables")
-    tree.put("/etc/nftables.conf", f"table inet f {{\n chain c {{\n{rules}\n}}\n}}\n")
-    # What nobody loads says nothing.
-    assert "fw-default-policy" in {one["rule"] for one in audit(tree).report["not_run"]}
-    tree.put("/etc/systemd/system/sysinit.target.wants/nftables.service", "")
-    outcome = audit(tree, "--only", "fw-default-policy")
-    assert outcome.rules == told
-    assert len(outcome.unjudged) == unknown
-
-
-@pytest.mark.parametrize(
-    ("line", "rules"),
-    [
-        ("ben ALL=(ALL) ALL", ["sudoers-broad-command"]),
-        ("ben ALL=(ALL) NOPASSWD: ALL, !/usr/bin/remote-viewer", ["sudoers-broad-command"]),
-        ("ben ALL=(:spice) ALL", ["sudoers-broad-command"]),
-        ("ben ALL=(ben:spice) ALL", ["sudoers-broad-command"]),
-        ("#1022 ALL=(root) /usr/bin/remote-* x", ["sudoers-broad-command"]),
-        ("%users ALL=/usr/bin/", ["sudoers-broad-command"]),
-        ("ALL ALL=(ALL) /usr/bin/*", ["sudoers-broad-command"]),
-        ("User_Alias STAFF = ben\nSTAFF ALL=(ALL) ALL", ["sudoers-broad-command"]),
-        # An alias of another file.
-        ("GUESTS ALL=(ALL) ALL", ["sudoers-broad-command"]),
-        ("ben ALL=(ben) ALL", []),
-        ("ben ALL=(root) /usr/bin/virsh list", []),
-        ("ben ALL=(root) /usr/sbin/*", []),
-        ("root, %sudo, %wheel ALL=(ALL:ALL) ALL", []),
-        ("ben ALL=(ALL) ALL, (", None),
-        ("ben ALL=(ALL) NOBODY_HAS_IT", None),
-    ],
-)
-def test_commands_that_undo_the_lines_about_viewers(tree, line, rules):
-    """They count where sudo keeps users to consoles, and nowhere else."""
-    tree.put("/etc/sudoers", f"{line}\n@includedir /etc/sudoers.d\n", 0o440)
-    if rules:
-        assert run("audit", "--root", tree.root, "--only", "sudoers-broad-command").code == 0
-    viewer = (
-        "Cmnd_Alias SEAT = \\\n /usr/bin/remote-viewer -- spice\\://kvm1\n"
-        "User_Alias GUESTS = anna\nanna ALL=(anna:spice) SEAT\n"
-    )
-    tree.put("/etc/sudoers.d/viewers", viewer, 0o440)
-    outcome = audit(tree)
-    assert outcome.rules == (rules or [])
-    assert outcome.unjudged == (["/etc/sudoers"] if rules is None else [])
-
-
-@pytest.mark.root
-@pytest.mark.parametrize(
-    ("path", "mode", "owner", "told"),
-    [
-        ("/etc/sudoers", 0o440, (0, 0), ""),
-        ("/etc/sudoers", 0o664, (0, 0), ""),
-        ("/etc/sudoers", 0o664, (0, 27), "by group 27"),
-        ("/etc/sudoers.d/a", 0o666, (0, 0), "by everybody"),
-        ("/etc/sudoers.d/a", 0o440, (1021, 0), "belongs to user 1021"),
-        # sudo reads neither.
-        ("/etc/sudoers.d/a.bak", 0o666, (0, 0), ""),
-        ("/etc/sudoers.d/a~", 0o666, (0, 0), ""),
-    ],
-)
-def test_who_may_write_sudoers(tree, path, mode, owner, told):
-    tree.put("/etc/sudoers", "root ALL=(ALL) ALL\n", 0o440)
-    os.chown(tree.put(path, "root ALL=(ALL) ALL\n"), *owner)
-    tree.path(path).chmod(mode)
-    outcome = audit(tree)
-    assert outcome.rules == (["sudoers-file"] if told else [])
-    assert told in "".join(one["message"] for one in outcome.findings)
-
-
-@pytest.mark.root
-def test_who_may_write_the_folder_of_sudoers(tree):
-    tree.put("/etc/sudoers.d/README", "# none\n", 0o440)
-    tree.path("/etc/sudoers.d").chmod(0o777)
-    assert {one["rule"] for one in audit(tree).findings} == {"sudoers-file"}
-    # Who unpacked the host owns it.
-    tree.path("/etc/sudoers.d").chmod(0o750)
-    for path in (tree.root, *tree.root.rglob("*")):
-        os.chown(path, 1021, 1021)
-    assert audit(tree).rules == []
-
-
-@pytest.fixture
-def filtered(tree):
-    """A host that loads its nftables.conf at boot."""
-    require_program("nft", "nftables")
-    for unit in ("nftables", "auditd"):
-        tree.put(f"/etc/systemd/system/sysinit.target.wants/{unit}.service", "")
-    return tree
-
-
-@pytest.mark.root
-@pytest.mark.parametrize(
-    ("rules", "told", "unknown"),
-    [
-        ("tcp dport { 22, 5904 } accept", ["fw-console-range"], 0),
-        # Another service, whose port happens to lie there.
-        ("tcp dport 6443 accept", [], 0),
-        ("tcp dport >= 1024 accept", ["fw-console-range", "fw-migration-range"], 0),
-        ('iifname "br0" drop\ntcp dport 5900-5910 accept', [], 1),
-        ("meta mark 7 tcp dport 22 accept", [], 0),
-        ("tcp dport 5900-5910 acc", [], 1),
-    ],
-)
-def test_ports_that_a_firewall_opens(filtered, rules, told, unknown):
-    filtered.domains(guest(attributes="port='5904' autoport='no' listen='192.0.2.2'"))
-    filtered.put(
-        "/etc/nftables.conf",
-        "table inet f { chain c { type filter hook input priority 0; policy drop;\n"
-        f"{rules}\n}}\n}}\n",
-    )
-    outcome = audit(filtered, "--ignore", "vnc-no-auth")
-    assert (outcome.rules, len(outcome.unjudged)) == (told, unknown)
-
-
-@pytest.mark.root
-def test_ports_of_consoles_and_migration_are_those_of_qemu_conf(filtered):
-    tree = filtered
-    rules = "type filter hook input priority 0; policy drop; tcp dport 7000-7999 accept"
-    tree.put("/etc/nftables.conf", f"table inet f {{ chain c {{\n{rules}\n}}\n}}\n")
-    assert audit(tree).rules == []
-    tree.put("/etc/libvirt/qemu.conf", "migration_port_min = 7500\nmigrate_tls_force = 1\n")
-    tree.pki("/etc/pki/libvirt-migrate", "")
-    tree.pki("/etc/pki/qemu", "")
-    outcome = audit(tree, "--only", "fw-migration-range")
-    assert outcome.one("fw-migration-range")["severity"] == "low"
-    tree.put(
-        "/etc/libvirt/qemu.conf", "remote_display_port_min = 7990\nremote_display_port_max = 8000"
-    )
-    assert "7990-7999" in audit(tree).one("fw-console-range")["message"]
-    # A firewall that lets all in is told once.
-    tree.put("/etc/nftables.conf", "table inet f { }\n")
-    assert audit(tree).rules == ["fw-default-policy"]
 
 
 @pytest.mark.parametrize("device", ["/dev/dm-3", "/dev/disk/by-label/a"])
