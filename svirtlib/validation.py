@@ -193,47 +193,58 @@ def _selinux_start(seclabel: ReadSeclabel) -> Iterator[Problem]:
         text = seclabel.label
         if not _splits(text):
             padded = text != text.strip() and _splits(text.strip())
-            yield refused(
+            yield _unusable(
                 "S3",
                 raw,
+                "label",
+                text,
                 "white space around the label belongs to it for libvirt"
                 if padded
                 else f"the label {quote(text)} is no user:role:type:range",
                 "write <label> and its text on one line, without white space"
                 if padded
                 else "write a whole context, such as system_u:system_r:svirt_t:s0:c87,c520",
-                _SYSTEM_ERROR,
                 "unable to allocate socket security context",
-                layer=Layer.START,
-                line=raw.line_of("label"),
-                label=text,
             )
         elif text.count(":") < 3 or not text.split(":", 3)[3]:
-            yield refused(
+            yield _unusable(
                 "S4",
                 raw,
+                "label",
+                text,
                 f"the label {quote(text)} has no range, by which guests are kept apart",
                 "append a level with two categories, such as :s0:c87,c520",
-                _SYSTEM_ERROR,
                 "unable to get selinux context range",
-                layer=Layer.START,
-                line=raw.line_of("label"),
-                label=text,
             )
     elif seclabel.type == "dynamic" and seclabel.baselabel is not None:
         text = seclabel.baselabel
         if not _splits(text):
-            yield refused(
+            yield _unusable(
                 "S5",
                 raw,
+                "baselabel",
+                text,
                 f"the baselabel {quote(text)} is no user:role:type",
                 "write a context without categories, such as system_u:system_r:svirt_t:s0",
-                _SYSTEM_ERROR,
                 "Unable to parse base SELinux context",
-                layer=Layer.START,
-                line=raw.line_of("baselabel"),
-                label=text,
             )
+
+
+def _unusable(
+    code: str, raw: RawSeclabel, child: str, text: str, reason: str, remedy: str, message: str
+) -> Problem:
+    """Return the problem of a text from which libvirt makes no context when the guest starts."""
+    return refused(
+        code,
+        raw,
+        reason,
+        remedy,
+        _SYSTEM_ERROR,
+        message,
+        layer=Layer.START,
+        line=raw.line_of(child),
+        label=text,
+    )
 
 
 def _splits(text: str) -> bool:
