@@ -32,6 +32,7 @@ from svirtlib.hostpractices import (
 )
 from svirtlib.inboundrules import input_filtered
 from svirtlib.portuse import denials, port_uses
+from svirtlib.selinuxconfig import policy_name
 from svirtlib.settings import Settings
 from svirtlib.xmltree import parse_tree
 
@@ -330,11 +331,7 @@ def _denied(
 
 def policy_type(tree: Tree) -> str:
     """Return the policy's name; libselinux takes ``targeted`` where none is set."""
-    for line, _ in lines_in(tree, "/etc/selinux/config"):
-        name, equals, value = line.partition("=")
-        if equals and name.strip() == "SELINUXTYPE" and value.strip():
-            return os.path.basename(value.strip())
-    return "targeted"
+    return os.path.basename(policy_name(tree.text("/etc/selinux/config") or ""))
 
 
 def _units(tree: Tree) -> Optional[frozenset[str]]:

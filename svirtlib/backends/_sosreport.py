@@ -26,6 +26,7 @@ from svirtlib.errors import DomainXMLError, SelectionError
 from svirtlib.guests import FileLabel, Guest, Host, Image, Mode, Process, Unreadable
 from svirtlib.inventory import guest_key
 from svirtlib.ports import Progress
+from svirtlib.selinuxconfig import policy_name
 
 __all__ = ["SosReport"]
 
@@ -164,10 +165,8 @@ class SosReport:
         facts = _colon_lines(self._first(f"{_COMMANDS}/selinux/sestatus") or "")
         name = facts.get("Loaded policy name")
         if not name:
-            lines = (self._first("/etc/selinux/config") or "").splitlines()
-            pairs = (line.partition("=") for line in lines)
-            names = [value.strip() for key, _, value in pairs if key.strip() == "SELINUXTYPE"]
-            name = names[-1] if names else None
+            text = self._first("/etc/selinux/config")
+            name = None if text is None else policy_name(text)
         return None if not name or "/" in name or name in (".", "..") else name
 
     def host(self) -> tuple[Optional[Host], Sequence[Unreadable]]:

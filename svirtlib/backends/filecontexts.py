@@ -27,11 +27,9 @@ from svirtlib.filerules import (
     parse_rules,
     substitute,
 )
+from svirtlib.selinuxconfig import policy_name
 
 __all__ = ["FileContexts", "policy_folder"]
-
-#: What libselinux takes where its configuration names no policy.
-_DEFAULT_POLICY = "targeted"
 
 
 def policy_folder(root: str = "/") -> str:
@@ -41,12 +39,8 @@ def policy_folder(root: str = "/") -> str:
         BackendUnavailableError: there is no configuration, or no such policy.
     """
     selinux = os.path.join(root, "etc/selinux")
-    name = _DEFAULT_POLICY
     try:
-        for line in _read(os.path.join(selinux, "config")).splitlines():
-            key, equals, value = line.strip().partition(b"=")
-            if equals and key.upper() == b"SELINUXTYPE":
-                name = os.fsdecode(value.strip())
+        name = policy_name(os.fsdecode(_read(os.path.join(selinux, "config"))))
     except FileNotFoundError:
         raise BackendUnavailableError(
             f"{selinux}/config: there is no such file, so there is no SELinux policy; install "

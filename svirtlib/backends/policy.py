@@ -34,6 +34,7 @@ from svirtlib.errors import (
     quote,
 )
 from svirtlib.mls import Level
+from svirtlib.selinuxconfig import policy_name
 
 if TYPE_CHECKING:
     from svirtlib.access import AccessAnswer, DomainAccess
@@ -107,16 +108,11 @@ def find_policy() -> Optional[str]:
 
 
 def _configured_type() -> str:
-    """Return SELINUXTYPE of the configuration; libselinux takes "targeted" where it is not set."""
     try:
-        with open(_CONFIGURATION, encoding="utf-8", errors="replace") as stream:
-            for line in stream:
-                name, equals, value = line.strip().partition("=")
-                if equals and name == "SELINUXTYPE" and value.strip():
-                    return os.path.basename(value.strip())
+        with open(_CONFIGURATION, encoding="utf-8", errors="surrogateescape") as stream:
+            return os.path.basename(policy_name(stream.read()))
     except OSError:
-        pass
-    return "targeted"
+        return policy_name("")
 
 
 @overload

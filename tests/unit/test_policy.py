@@ -426,6 +426,9 @@ def test_the_installed_policy_of_the_configured_type(system):
     assert find_policy() == str(system / "etc/targeted/policy/policy.33")
     install(system, "mls", 30, config="# SELINUXTYPE=strict\nSELINUX=enforcing\nSELINUXTYPE=mls\n")
     assert find_policy() == str(system / "etc/mls/policy/policy.30")
+    # Of several lines the last counts, as for libselinux.
+    (system / "etc" / "config").write_text("SELINUXTYPE=mls\nSELINUXTYPE=targeted\n")
+    assert find_policy() == str(system / "etc/targeted/policy/policy.33")
 
 
 def test_the_loaded_policy_comes_first(system, mcs):
